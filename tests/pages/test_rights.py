@@ -16,6 +16,7 @@ from loreg.server.pages import (
     diff,
     facets,
     invitation,
+    lineage,
     sign_in,
     start,
     static_files,
@@ -39,10 +40,24 @@ PAGES = {
     version.VERSION + "/inside": ("/team/news/v1/inside", PRIVATE, "/api/v1/adapters/team/news/versions/v1/check"),
     diff.CHOOSE_DIFF: ("/team/news/diff?a=v1&b=v2", dict.fromkeys(ROLES, 303), ""),
     diff.DIFF: ("/team/news/diff/v1..v2", PRIVATE, ""),
+    lineage.LINEAGE: ("/team/news/v1/lineage", PRIVATE, ""),
     static_files.PATH: ("", {}, ""),  # the same for everybody: test_static_files.py
     invitation.PATH: ("/_/invitation", dict.fromkeys(ROLES, 404), ""),
 }
-MODULES = (adapter, audit, browse, deployments, diff, facets, invitation, sign_in, start, static_files, version)
+MODULES = (
+    adapter,
+    audit,
+    browse,
+    deployments,
+    diff,
+    facets,
+    invitation,
+    lineage,
+    sign_in,
+    start,
+    static_files,
+    version,
+)
 
 
 def test_every_page_has_a_row():
@@ -96,5 +111,6 @@ def test_a_lineage_names_no_version_that_may_not_be_seen(site: Site):
     """team/both was made of lab/history, which is public."""
     with site.visit() as client:
         assert "team/both" not in client.get("/lab/history/v1").text
+        assert "team/both" not in client.get("/lab/history/v1/lineage").text
     with site.visit("reader") as client:
         assert "team/both" in client.get("/lab/history/v1").text

@@ -16,6 +16,7 @@ from loreg.server.pages import (
     diff,
     facets,
     invitation,
+    lineage,
     sign_in,
     start,
     static_files,
@@ -40,6 +41,7 @@ def install_pages(app: FastAPI) -> None:
         adapter,
         version,
         diff,
+        lineage,
     ):
         app.include_router(module.routes)
 

@@ -11,6 +11,7 @@ import pytest
 from loreg.server.pages import (
     adapter,
     audit,
+    bases,
     browse,
     deployments,
     diff,
@@ -31,6 +32,7 @@ EVERYBODY = dict.fromkeys(ROLES, 200)
 PAGES = {
     "/": ("/", EVERYBODY, "/api/v1/search"),
     "/facets": ("/facets", EVERYBODY, "/api/v1/facets"),
+    "/bases": ("/bases", EVERYBODY, "/api/v1/base-summaries"),
     "/start": ("/start", EVERYBODY, ""),
     "/sign-in": ("/sign-in", EVERYBODY, ""),
     "/deployments": ("/deployments", EVERYBODY, "/api/v1/deployments"),
@@ -45,19 +47,9 @@ PAGES = {
     invitation.PATH: ("/_/invitation", dict.fromkeys(ROLES, 404), ""),
 }
 MODULES = (
-    adapter,
-    audit,
-    browse,
-    deployments,
-    diff,
-    facets,
-    invitation,
-    lineage,
-    sign_in,
-    start,
-    static_files,
+    adapter, audit, bases, browse, deployments, diff, facets, invitation, lineage, sign_in, start, static_files,
     version,
-)
+)  # fmt: skip
 
 
 def test_every_page_has_a_row():
@@ -92,8 +84,8 @@ def test_no_page_names_what_may_not_be_seen(site: Site, role: str):
     hidden = re.compile(r"team/(?:news|science|both)|news-topics|MiniLM")
     with site.visit(role) as client:
         for path in (
-            "/", "/?text=adapter", "/?task=qa", "/?base=llama", "/facets", "/facets?task=qa", "/deployments", "/audit",
-            "/audit?format=csv",
+            "/", "/?text=adapter", "/?task=qa", "/?base=llama", "/facets", "/facets?task=qa", "/bases", "/deployments",
+            "/audit", "/audit?format=csv",
         ):  # fmt: skip
             answer = client.get(path)
             assert answer.status_code == 200

@@ -11,6 +11,7 @@ from loreg.errors import LoregError
 from loreg.server.pages import (
     adapter,
     audit,
+    bases,
     browse,
     deployments,
     diff,
@@ -36,6 +37,7 @@ def install_pages(app: FastAPI) -> None:
         start,
         deployments,
         audit,
+        bases,
         browse,
         facets,
         adapter,

@@ -74,6 +74,7 @@ PIECES = (
 PAGES = (
     "/", "/facets", "/team/evil", "/team/evil/v2", "/team/evil/v2/inside", "/team/merged", "/team/merged/v1",
     "/deployments", "/audit", "/team/evil/diff/v1..v2", "/team/evil/diff/v2..v1",
+    "/team/merged/v1/lineage", "/bases",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from pages.conftest import Site, Someone
 PAGES = (
     "/", "/?task=qa&metric=accuracy>=0.1", "/?text=nothing+like+it", "/facets", "/start", "/sign-in", "/deployments",
     "/audit", "/team/news", "/team/news/v1", "/team/news/v1/inside", "/team/both/v1", "/lab/history",
-    "/team/news/diff/v1..v2",
+    "/team/news/diff/v1..v2", "/team/both/v1/lineage", "/lab/history/v1/lineage", "/bases",
 )  # fmt: skip
 BROKEN = ("/nowhere", "/team/nothing", "/?rank=x", "/team/news/diff", "/team/news/diff/v1..v9")
 WIDTHS = (360, 1440)

@@ -11,11 +11,13 @@ import pytest
 from loreg.server.pages import (
     adapter,
     audit,
+    bases,
     browse,
     deployments,
     diff,
     facets,
     invitation,
+    lineage,
     sign_in,
     start,
     static_files,
@@ -30,6 +32,7 @@ EVERYBODY = dict.fromkeys(ROLES, 200)
 PAGES = {
     "/": ("/", EVERYBODY, "/api/v1/search"),
     "/facets": ("/facets", EVERYBODY, "/api/v1/facets"),
+    "/bases": ("/bases", EVERYBODY, "/api/v1/base-summaries"),
     "/start": ("/start", EVERYBODY, ""),
     "/sign-in": ("/sign-in", EVERYBODY, ""),
     "/deployments": ("/deployments", EVERYBODY, "/api/v1/deployments"),
@@ -39,10 +42,14 @@ PAGES = {
     version.VERSION + "/inside": ("/team/news/v1/inside", PRIVATE, "/api/v1/adapters/team/news/versions/v1/check"),
     diff.CHOOSE_DIFF: ("/team/news/diff?a=v1&b=v2", dict.fromkeys(ROLES, 303), ""),
     diff.DIFF: ("/team/news/diff/v1..v2", PRIVATE, ""),
+    lineage.LINEAGE: ("/team/news/v1/lineage", PRIVATE, ""),
     static_files.PATH: ("", {}, ""),  # the same for everybody: test_static_files.py
     invitation.PATH: ("/_/invitation", dict.fromkeys(ROLES, 404), ""),
 }
-MODULES = (adapter, audit, browse, deployments, diff, facets, invitation, sign_in, start, static_files, version)
+MODULES = (
+    adapter, audit, bases, browse, deployments, diff, facets, invitation, lineage, sign_in, start, static_files,
+    version,
+)  # fmt: skip
 
 
 def test_every_page_has_a_row():
@@ -77,8 +84,8 @@ def test_no_page_names_what_may_not_be_seen(site: Site, role: str):
     hidden = re.compile(r"team/(?:news|science|both)|news-topics|MiniLM")
     with site.visit(role) as client:
         for path in (
-            "/", "/?text=adapter", "/?task=qa", "/?base=llama", "/facets", "/facets?task=qa", "/deployments", "/audit",
-            "/audit?format=csv",
+            "/", "/?text=adapter", "/?task=qa", "/?base=llama", "/facets", "/facets?task=qa", "/bases", "/deployments",
+            "/audit", "/audit?format=csv",
         ):  # fmt: skip
             answer = client.get(path)
             assert answer.status_code == 200
@@ -96,5 +103,6 @@ def test_a_lineage_names_no_version_that_may_not_be_seen(site: Site):
     """team/both was made of lab/history, which is public."""
     with site.visit() as client:
         assert "team/both" not in client.get("/lab/history/v1").text
+        assert "team/both" not in client.get("/lab/history/v1/lineage").text
     with site.visit("reader") as client:
         assert "team/both" in client.get("/lab/history/v1").text

@@ -6,6 +6,7 @@
 ``/NS/NAME/resolve/…``       clients of the Hub
 ``/``, ``/WORD``             pages: no adapter has a path of one part
 ``/NS/NAME``, ``…/vN``       pages of an adapter and its versions; ``-`` stands for no namespace
+``/NS/NAME/vN/lineage``      page of what it was made from, and what was made of it
 ``/NS/NAME/diff/vN..vM``     page of what changed between two versions
 ``/_/…``                     files and actions of the pages: no namespace begins with ``_``
 ===========================  =======================================================================
@@ -19,7 +20,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 
 from loreg.entities import Version
 from loreg.errors import LoregError
-from loreg.refs import NO_NAMESPACE, AdapterName, page_path, parse_ref
+from loreg.refs import NO_NAMESPACE, AdapterName, Ref, page_path, parse_ref
 
 #: Namespaces whose paths are programs': their adapters have no page.
 PROGRAMS = ("api", "v2")
@@ -44,6 +45,7 @@ register_url_convertor("number", _NumberConvertor())
 
 ADAPTER = "/{namespace:namespace}/{name:adapter}"
 VERSION = ADAPTER + "/{number:number}"
+LINEAGE = VERSION + "/lineage"
 CHOOSE_DIFF = ADAPTER + "/diff"
 DIFF = CHOOSE_DIFF + "/{before:number}..{after:number}"
 
@@ -57,6 +59,11 @@ def is_for_programs(path: str) -> bool:
 def version_path(version: Version) -> str:
     """Return the path of a version's page."""
     return page_path(version.adapter, version.number)
+
+
+def parse_version_path(namespace: str, name: str, number: str) -> Ref:
+    """Return the ref that the parts of a version's path mean."""
+    return parse_ref(f"{name if namespace == NO_NAMESPACE else f'{namespace}/{name}'}:{number}")
 
 
 def diff_path(adapter: AdapterName, before: int, after: int) -> str:

@@ -11,11 +11,13 @@ from loreg.errors import LoregError
 from loreg.server.pages import (
     adapter,
     audit,
+    bases,
     browse,
     deployments,
     diff,
     facets,
     invitation,
+    lineage,
     sign_in,
     start,
     static_files,
@@ -35,11 +37,13 @@ def install_pages(app: FastAPI) -> None:
         start,
         deployments,
         audit,
+        bases,
         browse,
         facets,
         adapter,
         version,
         diff,
+        lineage,
     ):
         app.include_router(module.routes)
 

@@ -12,12 +12,12 @@ from fastapi.concurrency import run_in_threadpool
 from loreg.entities import Details, LineageEdge, Provenance, Source
 from loreg.errors import LoregError
 from loreg.local.backend import LocalBackend
-from loreg.refs import NO_NAMESPACE, Ref, parse_ref
+from loreg.refs import Ref
 from loreg.server.pages.adapter import Snippet, snippets
 from loreg.server.pages.commands import command
 from loreg.server.pages.heat_maps import HeatMap, draw_heat_map
 from loreg.server.pages.inspection import Inspection, inspect_version
-from loreg.server.pages.paths import VERSION, api_path
+from loreg.server.pages.paths import VERSION, api_path, parse_version_path
 from loreg.server.pages.visitor import PageRoute, Visitor, get_visitor, page
 from loreg.value import Value
 
@@ -65,7 +65,7 @@ class InsideView(Value, frozen=True):
 async def version(request: Request, namespace: str, name: str, number: str) -> Response:
     """Show a version; what is read from the store comes after it, where there is JavaScript."""
     visitor = await get_visitor(request)
-    ref = _build_ref(namespace, name, number)
+    ref = parse_version_path(namespace, name, number)
     details, parents, children = await visitor.backend.run(_read_version, ref)
     view = VersionView(
         details=details,
@@ -90,7 +90,7 @@ async def version(request: Request, namespace: str, name: str, number: str) -> R
 async def inside(request: Request, namespace: str, name: str, number: str) -> Response:
     """Show what the header says: ranks by module, findings, and which servers take it."""
     visitor = await get_visitor(request)
-    ref = _build_ref(namespace, name, number)
+    ref = parse_version_path(namespace, name, number)
     details = await visitor.backend.show(ref)
     view = await run_in_threadpool(_look_inside, visitor, details)
     return page(
@@ -101,10 +101,6 @@ async def inside(request: Request, namespace: str, name: str, number: str) -> Re
         command=command("check", details.version.ref),
         api=api_path(ref.adapter, "versions", f"v{ref.number}", "check"),
     )
-
-
-def _build_ref(namespace: str, name: str, number: str) -> Ref:
-    return parse_ref(f"{name if namespace == NO_NAMESPACE else f'{namespace}/{name}'}:{number}")
 
 
 def _read_version(backend: LocalBackend, ref: Ref) -> tuple[Details, tuple[LineageEdge, ...], tuple[LineageEdge, ...]]:

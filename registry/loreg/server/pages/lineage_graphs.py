@@ -1,0 +1,157 @@
+"""Lay out a lineage in layers, what came first on the left, which a template draws as SVG (Sugiyama et al. 1981)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from loreg.entities import LineageEdge
+from loreg.entities.display.text import printable
+from loreg.refs import is_path
+from loreg.server.pages.paths import ref_path
+from loreg.value import Value
+
+HIDDEN = "one that is gone, or not yours to see"
+_WIDTH, _HEIGHT, _APART, _BELOW, _MARGIN = 230, 34, 90, 14, 6  # pixels: of a node, between layers, between nodes
+_MAX_NAME = 30  # characters
+_MAX_LAYERS = 64
+_MAX_WEIGHTS = 60  # that are written beside their edges
+_SWEEPS = 4
+_MAX_CENTRED = 12  # nodes of a layer: of longer ones the first lie at the top, where a reader begins
+
+
+class Node(Value, frozen=True):
+    """A version, or what stands in place of one: ``kind`` is center, version, base, folder or hidden."""
+
+    x: int
+    y: int
+    name: str
+    path: str
+    kind: str
+
+
+class Arrow(Value, frozen=True):
+    """A curve from a parent to a child, with its weight and where that is written; empty if it is not."""
+
+    curve: str
+    label: str
+    x: int
+    y: int
+    title: str
+
+
+class LineageGraph(Value, frozen=True):
+    """A picture of ``width`` × ``height`` pixels; ``label`` says it in words."""
+
+    width: int
+    height: int
+    nodes: tuple[Node, ...]
+    arrows: tuple[Arrow, ...]
+    label: str
+
+
+class Link(Value, frozen=True):
+    """An edge between two nodes, each named by what only it has; ``weight`` is None from a base."""
+
+    parent: str
+    child: str
+    weight: float | None
+
+
+def name_source(edge: LineageEdge) -> str:
+    """Return what a page calls the parent of an edge: nothing of the name of one that may not be seen."""
+    if edge.parent_ref:
+        return edge.parent_ref
+    return edge.parent.label if is_path(edge.parent.label) else HIDDEN
+
+
+def draw_lineage(
+    ref: str, digest: str, above: Sequence[LineageEdge], below: Sequence[LineageEdge], base: tuple[str, str] | None
+) -> LineageGraph:
+    """Return the picture of a version with what it was made from and into; ``base`` is name and path of its base."""
+    shown: dict[str, tuple[str, str, str]] = {ref: (ref, ref_path(ref), "center")}
+    links = [_link(edge, ref, digest, shown) for edge in (*above, *below)]
+    upward, downward = links[: len(above)], links[len(above) :]
+    layers = _find_layers(ref, upward, downward)
+    if base is not None:
+        shown["base"] = (*base, "base")
+        layers["base"] = min(layers.values()) - 1
+        links.append(Link("base", ref, None))
+    places = _place(_order(layers, links))
+    nodes = tuple(Node(*places[key], printable(shown[key][0], _MAX_NAME), *shown[key][1:]) for key in places)
+    return LineageGraph(
+        width=max(x for x, _ in places.values()) + _WIDTH + _MARGIN,
+        height=max(y for _, y in places.values()) + _HEIGHT + _MARGIN,
+        nodes=nodes,
+        arrows=tuple(_draw(link, places, shown, is_labelled=len(links) <= _MAX_WEIGHTS) for link in links),
+        label=f"Lineage of {ref}: {len(upward)} edges to what it was made from, {len(downward)} to what was made of it",
+    )
+
+
+def _link(edge: LineageEdge, ref: str, digest: str, shown: dict[str, tuple[str, str, str]]) -> Link:
+    """Return the edge between nodes, and add these to ``shown``; equal content is one node, whatever its name."""
+    parent = ref if edge.parent.digest == digest else edge.parent_ref or f"sha256:{edge.parent.digest}"
+    name = name_source(edge)
+    kind = "version" if edge.parent_ref else "hidden" if name == HIDDEN else "folder"
+    shown.setdefault(parent, (name, ref_path(edge.parent_ref), kind))
+    shown.setdefault(edge.child, (edge.child, ref_path(edge.child), "version"))
+    return Link(parent, edge.child, edge.parent.weight)
+
+
+def _find_layers(ref: str, upward: Sequence[Link], downward: Sequence[Link]) -> dict[str, int]:
+    """Return the layer of each node: the longest way from the version in the middle, which has 0."""
+    layers = {ref: 0}
+    for _ in range(_MAX_LAYERS):
+        before = dict(layers)
+        for link in upward:
+            layers[link.parent] = min(layers.get(link.parent, 0), layers.get(link.child, 0) - 1)
+        for link in downward:
+            layers[link.child] = max(layers.get(link.child, 0), layers.get(link.parent, 0) + 1)
+        layers[ref] = 0
+        if layers == before:
+            break
+    return {key: layers.get(key, 0) for link in (*upward, *downward) for key in (link.parent, link.child)} | {ref: 0}
+
+
+def _order(layers: Mapping[str, int], links: Sequence[Link]) -> list[list[str]]:
+    """Return the nodes layer by layer; in each those first whose neighbours are first, so that few edges cross."""
+    by_layer: defaultdict[int, list[str]] = defaultdict(list)
+    for key, layer in layers.items():
+        by_layer[layer].append(key)
+    neighbours: defaultdict[str, list[str]] = defaultdict(list)
+    for link in links:
+        neighbours[link.parent].append(link.child)
+        neighbours[link.child].append(link.parent)
+    rows = [by_layer[layer] for layer in sorted(by_layer)]
+    for _ in range(_SWEEPS):
+        rank = {key: (i + 0.5) / len(row) for row in rows for i, key in enumerate(row)}
+        means = {key: sum(rank[other] for other in others) / len(others) for key, others in neighbours.items()}
+        rows = [sorted(row, key=lambda key: means.get(key, rank[key])) for row in rows]
+    return rows
+
+
+def _place(rows: Sequence[Sequence[str]]) -> dict[str, tuple[int, int]]:
+    longest = max(map(len, rows))
+    step = _HEIGHT + _BELOW
+    places = {}
+    for column, row in enumerate(rows):
+        top = (longest - len(row)) * step // 2 if longest <= _MAX_CENTRED else 0
+        for i, key in enumerate(row):
+            places[key] = (_MARGIN + column * (_WIDTH + _APART), _MARGIN + top + i * step)
+    return places
+
+
+def _draw(
+    link: Link,
+    places: Mapping[str, tuple[int, int]],
+    shown: Mapping[str, tuple[str, str, str]],
+    *,
+    is_labelled: bool,
+) -> Arrow:
+    (x1, y1), (x2, y2) = places[link.parent], places[link.child]
+    x1, y1, y2 = x1 + _WIDTH, y1 + _HEIGHT // 2, y2 + _HEIGHT // 2
+    bend = max(_APART // 2, (x2 - x1) // 2)
+    weight = "base" if link.weight is None else f"{link.weight:.4g} ×"
+    title = f"{printable(shown[link.parent][0])} in {printable(shown[link.child][0])}: {weight}"
+    curve = f"M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"
+    return Arrow(curve, weight if is_labelled else "", x2 - 8, y2 - 6 if y1 <= y2 else y2 + 14, title)

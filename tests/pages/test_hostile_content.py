@@ -74,6 +74,7 @@ PIECES = (
 PAGES = (
     "/", "/team/evil", "/team/evil/v2", "/team/evil/v2/inside", "/team/merged", "/team/merged/v1", "/deployments",
     "/audit",
+    "/merge?source=team/evil:v1&source=team/merged:v1&rank=2&compute=1", "/merge?source=team/evil:v2&compute=1",
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from pages.conftest import Site, Someone
 
 PAGES = (
     "/", "/?task=qa&metric=accuracy>=0.1", "/?text=nothing+like+it", "/start", "/sign-in", "/deployments", "/audit",
+    "/merge", "/merge?source=team/science:v1&source=lab/history:v1&weight=0.7&weight=0.3&rank=8&compute=1",
     "/team/news", "/team/news/v1", "/team/news/v1/inside", "/team/both/v1", "/lab/history",
 )  # fmt: skip
 BROKEN = ("/nowhere", "/team/nothing", "/?rank=x")

@@ -8,7 +8,18 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from loreg.server.pages import adapter, audit, browse, deployments, invitation, sign_in, start, static_files, version
+from loreg.server.pages import (
+    adapter,
+    audit,
+    browse,
+    deployments,
+    invitation,
+    merge,
+    sign_in,
+    start,
+    static_files,
+    version,
+)
 from pages.conftest import SCOPES, Site
 
 ROLES = ("", *SCOPES)
@@ -20,6 +31,8 @@ PAGES = {
     "/start": ("/start", EVERYBODY, ""),
     "/sign-in": ("/sign-in", EVERYBODY, ""),
     "/deployments": ("/deployments", EVERYBODY, "/api/v1/deployments"),
+    merge.PATH: ("/merge?source=team/science:v1&weight=1", PRIVATE, "/api/v1/merge-preview?source=team/science:v1"),
+    merge.RECIPE: ("", {}, ""),  # of what the URL says: test_merge.py
     "/audit": ("/audit", EVERYBODY, "/api/v1/events"),
     adapter.ADAPTER: ("/team/news", PRIVATE, "/api/v1/adapters/team/news/versions"),
     version.VERSION: ("/team/news/v1", PRIVATE, "/api/v1/adapters/team/news/versions/v1"),
@@ -27,7 +40,7 @@ PAGES = {
     static_files.PATH: ("", {}, ""),  # the same for everybody: test_static_files.py
     invitation.PATH: ("/_/invitation", dict.fromkeys(ROLES, 404), ""),
 }
-MODULES = (adapter, audit, browse, deployments, invitation, sign_in, start, static_files, version)
+MODULES = (adapter, audit, browse, deployments, invitation, merge, sign_in, start, static_files, version)
 
 
 def test_every_page_has_a_row():
@@ -54,7 +67,9 @@ def test_a_page_as_json_is_what_the_api_answers(site: Site, role: str):
     with site.visit(role) as client, httpx.Client(base_url=site.endpoint, headers=headers) as api:
         for path, statuses, route in PAGES.values():
             if route and not path.endswith("/inside") and statuses[role] == 200:
-                assert client.get(path, params={"format": "json"}).json() == api.get(route).json(), path
+                assert (
+                    client.get(httpx.URL(path).copy_merge_params({"format": "json"})).json() == api.get(route).json()
+                ), path
 
 
 @pytest.mark.parametrize("role", ["", "stranger"])

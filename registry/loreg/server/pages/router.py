@@ -8,7 +8,18 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from loreg.errors import LoregError
-from loreg.server.pages import adapter, audit, browse, deployments, invitation, sign_in, start, static_files, version
+from loreg.server.pages import (
+    adapter,
+    audit,
+    browse,
+    deployments,
+    invitation,
+    merge,
+    sign_in,
+    start,
+    static_files,
+    version,
+)
 from loreg.server.pages.paths import is_for_programs
 from loreg.server.pages.visitor import error_page, get_visitor
 from loreg.server.problems import http_problem
@@ -16,7 +27,7 @@ from loreg.server.problems import http_problem
 
 def install_pages(app: FastAPI) -> None:
     """Add the pages, and let a browser see what is nowhere as a page too."""
-    for module in (static_files, invitation, sign_in, start, deployments, audit, browse, adapter, version):
+    for module in (static_files, invitation, sign_in, start, deployments, audit, merge, browse, adapter, version):
         app.include_router(module.routes)
 
     @app.exception_handler(HTTPException)

@@ -209,6 +209,11 @@ class TestKept:
             assert another.preview_merge(refs, (0.7, 0.3), rank=4) == first
             assert another.preview_merge(refs, (0.3, 0.7), rank=4) != first
 
+    def test_what_is_kept_is_of_these_sources_in_this_order(self, home: Registry):
+        a, b = push(home, [SCIENCE, HISTORY])
+        for refs in ([a, b], [b, a], [b], [a]):
+            assert_agrees(home, refs, (0.7, 0.3)[: len(refs)], 4)
+
     def test_a_file_that_is_damaged_is_made_again(self, home: Registry, tmp_path: Path):
         refs = push(home, [SCIENCE, HISTORY])
         first = home.preview_merge(refs, (0.7, 0.3), rank=4)

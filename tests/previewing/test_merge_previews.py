@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -194,6 +196,16 @@ def assert_refused_as_by_merge(registry: Registry, refs: Sequence[str]) -> None:
     with pytest.raises(type(by_merge.value)) as refusal:
         registry.preview_merge(refs)
     assert (refusal.value.message, refusal.value.hint) == (by_merge.value.message, by_merge.value.hint)
+
+
+def test_no_torch_is_needed(home: Registry, tmp_path: Path):
+    refs = push(home, [SCIENCE, HISTORY])
+    code = (
+        "import sys; sys.modules['torch'] = None; from loreg.registry import connect; "
+        f"print(connect(**{home_settings(home)!r}).preview_merge({refs!r}, rank=4).total.epsilon)"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert float(finished.stdout) == home.preview_merge(refs, rank=4).total.epsilon
 
 
 class TestKept:

@@ -192,8 +192,9 @@ NO_CHANGE = {
     ("POST", MODEL + "/paths-info/{revision}"): "reads: the paths are too many for a URL",
     ("POST", MODEL + "/preupload/{revision}"): "asks how a file is to be sent",
     ("PUT", "/api/v1/deployments"): "tells what a follower has now: state that it alone knows, many times an hour",
-    ("POST", "/sign-in"): "gives a browser its own token back as a cookie: nothing is kept",
-    ("POST", "/sign-out"): "takes the cookie from the browser",
+    ("POST", "/sign-in"): "gives the browser a cookie that holds the token; the registry keeps nothing of it",
+    ("POST", "/sign-out"): "takes the cookie away from the browser",
+    ("POST", "/_/merge-job"): "a page's form for POST /api/v1/jobs, whose event it has (tests/pages/test_merge.py)",
     ("POST", "/api/validate-yaml"): "looks at the text that was sent, and keeps nothing",
 }
 _READING = {"GET", "HEAD", "OPTIONS"}

@@ -18,6 +18,7 @@ from loreg.server.pages import (
     facets,
     invitation,
     lineage,
+    merge,
     sign_in,
     start,
     static_files,
@@ -36,6 +37,8 @@ PAGES = {
     "/start": ("/start", EVERYBODY, ""),
     "/sign-in": ("/sign-in", EVERYBODY, ""),
     "/deployments": ("/deployments", EVERYBODY, "/api/v1/deployments"),
+    merge.PATH: ("/merge?source=team/science:v1&weight=1", PRIVATE, "/api/v1/merge-preview?source=team/science:v1"),
+    merge.RECIPE: ("", {}, ""),  # of what the URL says: test_merge.py
     "/audit": ("/audit", EVERYBODY, "/api/v1/events"),
     adapter.ADAPTER: ("/team/news", PRIVATE, "/api/v1/adapters/team/news/versions"),
     version.VERSION: ("/team/news/v1", PRIVATE, "/api/v1/adapters/team/news/versions/v1"),
@@ -47,7 +50,7 @@ PAGES = {
     invitation.PATH: ("/_/invitation", dict.fromkeys(ROLES, 404), ""),
 }
 MODULES = (
-    adapter, audit, bases, browse, deployments, diff, facets, invitation, lineage, sign_in, start, static_files,
+    adapter, audit, bases, browse, deployments, diff, facets, invitation, lineage, merge, sign_in, start, static_files,
     version,
 )  # fmt: skip
 
@@ -76,7 +79,9 @@ def test_a_page_as_json_is_what_the_api_answers(site: Site, role: str):
     with site.visit(role) as client, httpx.Client(base_url=site.endpoint, headers=headers) as api:
         for path, statuses, route in PAGES.values():
             if route and not path.endswith("/inside") and statuses[role] == 200:
-                assert client.get(path, params={"format": "json"}).json() == api.get(route).json(), path
+                assert (
+                    client.get(httpx.URL(path).copy_merge_params({"format": "json"})).json() == api.get(route).json()
+                ), path
 
 
 @pytest.mark.parametrize("role", ["", "stranger"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -196,6 +198,16 @@ def assert_refused_as_by_merge(registry: Registry, refs: Sequence[str]) -> None:
     assert (refusal.value.message, refusal.value.hint) == (by_merge.value.message, by_merge.value.hint)
 
 
+def test_no_torch_is_needed(home: Registry, tmp_path: Path):
+    refs = push(home, [SCIENCE, HISTORY])
+    code = (
+        "import sys; sys.modules['torch'] = None; from loreg.registry import connect; "
+        f"print(connect(**{home_settings(home)!r}).preview_merge({refs!r}, rank=4).total.epsilon)"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert float(finished.stdout) == home.preview_merge(refs, rank=4).total.epsilon
+
+
 class TestKept:
     """The files are read once for all previews of the same versions, also by a process that comes later."""
 
@@ -208,6 +220,11 @@ class TestKept:
         with connect(**home_settings(home), home=tmp_path / "home") as another:
             assert another.preview_merge(refs, (0.7, 0.3), rank=4) == first
             assert another.preview_merge(refs, (0.3, 0.7), rank=4) != first
+
+    def test_what_is_kept_is_of_these_sources_in_this_order(self, home: Registry):
+        a, b = push(home, [SCIENCE, HISTORY])
+        for refs in ([a, b], [b, a], [b], [a]):
+            assert_agrees(home, refs, (0.7, 0.3)[: len(refs)], 4)
 
     def test_a_file_that_is_damaged_is_made_again(self, home: Registry, tmp_path: Path):
         refs = push(home, [SCIENCE, HISTORY])

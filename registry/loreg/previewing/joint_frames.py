@@ -70,11 +70,6 @@ class FrameGroup:
     right: Array
     gram: Array
 
-    @property
-    def nbytes(self) -> int:
-        """The bytes of the matrices."""
-        return int(self.left.nbytes + self.right.nbytes + self.gram.nbytes)
-
 
 def reduce_sources(files: Sequence[FactorFile], labels: Sequence[str]) -> list[FrameGroup]:
     """Reduce every module of every source, each read once, to float64 matrices in groups.

@@ -59,7 +59,8 @@ def judge_sum(groups: Sequence[FrameGroup], weights: Sequence[float], rank: int 
         numbers = sum(module.certificate.rank for module in certified) * shape.matrices * (shape.out + shape.in_)
         size += numbers * group.kind.bits // 8
         exact = exact and spectrum.complete
-    lost = np.maximum(energy - np.concatenate([[0.0], np.cumsum(by_place)]), 0.0)
+    unknown = 0.0 if exact else max(energy - float(by_place.sum()), 0.0)
+    lost = unknown + np.concatenate([np.cumsum(by_place[::-1])[::-1], [0.0]])  # no difference of large numbers
     errors = np.sqrt(lost / energy) if energy else np.zeros(len(lost))
     return JudgedSum(
         tuple(sorted(modules, key=lambda module: module.certificate.module)), tuple(errors.tolist()), size, exact

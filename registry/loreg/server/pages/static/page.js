@@ -1,4 +1,4 @@
-// Copy buttons beside commands. Without JavaScript the text of a command can be selected.
+// Copy buttons beside commands, and sliders. Without JavaScript commands can be selected, and numbers typed.
 "use strict";
 
 function addCopyButtons(root) {
@@ -20,4 +20,12 @@ function addCopyButtons(root) {
 if (navigator.clipboard) { // only on https and on this machine
   addCopyButtons(document);
   document.addEventListener("htmx:afterSettle", () => addCopyButtons(document));
+}
+
+// A slider beside a number: each moves the other. Without JavaScript there is the number alone.
+for (const slider of document.querySelectorAll("input[data-moves]")) {
+  const number = document.getElementById(slider.dataset.moves);
+  slider.hidden = false;
+  slider.addEventListener("input", () => { number.value = slider.value; });
+  number.addEventListener("input", () => { slider.value = number.value; });
 }

@@ -1,0 +1,139 @@
+"""The page ``/merge``: what a weighted sum of adapters keeps and loses, while its weights move."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse
+from starlette.datastructures import QueryParams
+
+from loreg.entities import MergePreview, PreviewFigures, Query
+from loreg.errors import LoregError, NotFoundError, UsageError
+from loreg.local.backend import LocalBackend
+from loreg.refs import Ref, parse_ref
+from loreg.server.pages import sessions
+from loreg.server.pages.error_curve import ErrorCurve, draw_error_curve
+from loreg.server.pages.merge_form import PATH, MergeQuestion, read_question
+from loreg.server.pages.paths import with_query
+from loreg.server.pages.rank_limits import RankVerdict, judge_ranks
+from loreg.server.pages.visitor import HEADERS, PageRoute, Visitor, get_visitor, page
+from loreg.value import Value
+
+routes = APIRouter(include_in_schema=False, route_class=PageRoute)
+JOB, RECIPE = "/_/merge-job", "/_/merge.toml"
+_MAX_WORST = 8  # modules
+_MAX_SUGGESTED = 50
+
+
+class NumbersView(Value, frozen=True):
+    """What moves with the weights."""
+
+    preview: MergePreview
+    curve: ErrorCurve
+    worst: tuple[PreviewFigures, ...]
+    servers: tuple[RankVerdict, ...]
+
+
+class MergeView(Value, frozen=True):
+    """What the page shows; ``numbers`` are None where they are still to be computed, or ``problem`` says why not.
+
+    ``suggested`` are refs to add; ``may_ask`` says whether a form can be sent by who looks.
+    """
+
+    question: MergeQuestion
+    suggested: tuple[str, ...]
+    numbers: NumbersView | None
+    problem: str
+    hint: str
+    compute_path: str
+    recipe_path: str
+    command: str
+    job: str
+    may_ask: bool
+
+
+@routes.api_route(PATH, methods=["GET", "HEAD"])
+async def merge(request: Request) -> Response:
+    """Show the form, and the figures where they are known or asked for."""
+    visitor = await get_visitor(request)
+    question = read_question(request.query_params)
+    refs = tuple(map(parse_ref, question.sources))
+    sources = await visitor.backend.run(LocalBackend.read_sources, refs)
+    numbers, problem, hint = None, "", ""
+    computes = bool(request.query_params.get("compute")) or request.query_params.get("format") == "json"
+    if refs:
+        try:
+            numbers = await run_in_threadpool(_preview, visitor, refs, question, computes)
+        except NotFoundError:
+            raise
+        except LoregError as error:
+            problem, hint = error.outside, error.hint
+    first = sources[0][0] if sources else None
+    view = MergeView(
+        question=question,
+        suggested=await _suggest(visitor, first.base.digest if first and first.base else ""),
+        numbers=numbers,
+        problem=problem,
+        hint=hint,
+        compute_path=with_query(PATH, [*question.pairs, ("compute", "1")]),
+        recipe_path=with_query(RECIPE, question.pairs),
+        command=question.command("--dry-run") if refs else "",
+        job=request.query_params.get("job", "") if request.query_params.get("job", "").isdecimal() else "",
+        may_ask=bool(visitor.secret),
+    )
+    return page(
+        visitor,
+        "merge.html",
+        title="Merge",
+        view=view,
+        api=with_query("/api/v1/merge-preview", question.pairs) if refs else "",
+        document=numbers.preview if numbers else None,
+    )
+
+
+@routes.get(RECIPE)
+async def recipe(request: Request) -> Response:
+    """Return the merge as a file for ``loreg merge --recipe``."""
+    await get_visitor(request)
+    question = read_question(request.query_params)
+    if not question.sources:
+        raise UsageError("a recipe needs adapters", hint="loreg merge --help")
+    headers = {**HEADERS, "Content-Disposition": 'attachment; filename="merge.toml"'}
+    return Response(question.recipe, 200, headers, "application/toml")
+
+
+@routes.post(JOB)
+async def submit(request: Request) -> Response:
+    """Queue the merge for a worker, in the name of who signed in."""
+    visitor = await get_visitor(request)
+    fields = await sessions.read_form(request, visitor.secret)
+    question = read_question(QueryParams(fields.get("question", "")))
+    document: dict[str, object] = {
+        "sources": list(question.sources),
+        "weights": list(question.weights),
+        "name": fields.get("name", "").strip(),
+        **({"rank": question.rank} if question.rank else {}),
+    }
+    job = await visitor.backend.submit("merge", document)
+    return RedirectResponse(with_query(PATH, [*question.pairs, ("job", str(job.id))]), 303)
+
+
+def _preview(visitor: Visitor, refs: tuple[Ref, ...], question: MergeQuestion, computes: bool) -> NumbersView | None:
+    """Return the figures; None where the files are still to be read and that was not asked for."""
+    backend = visitor.backend.local
+    if not computes and not backend.has_preview(refs):
+        return None
+    preview = backend.preview_merge(refs, question.weights, question.rank)
+    worst = sorted(preview.modules, key=lambda module: (-module.epsilon, -module.norm))
+    return NumbersView(
+        preview=preview,
+        curve=draw_error_curve(preview.errors, preview.total.rank, preview.total.epsilon),
+        worst=tuple(worst[:_MAX_WORST]),
+        servers=judge_ranks([module.rank for module in preview.modules]),
+    )
+
+
+async def _suggest(visitor: Visitor, base: str) -> tuple[str, ...]:
+    """Return the refs of adapters to add: those of the same base, where it is known."""
+    results = await visitor.backend.search(Query(base=base, limit=_MAX_SUGGESTED))
+    return tuple(version.ref for version in results.items)

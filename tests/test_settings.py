@@ -40,6 +40,7 @@ def test_a_flag_wins_over_the_environment_over_the_user(tmp_path: Path):
         "server_key": "default",
         "check": "default",
         "retention": "default",
+        "audit": "default",
     }
 
 

@@ -3,6 +3,7 @@
     LoregError                     exit code 1
     ├── UsageError                 2   the call itself is wrong
     ├── NotFoundError              3   there is no such thing, or the caller may not see it
+    │   └── YankedError            3   ... for what it means was yanked
     ├── NotAllowedError            4   the caller may not do that
     │   ├── UnauthenticatedError   4   ... without a token, or with one that does not hold
     │   └── QuotaError             4   ... now: too much at once, or in all
@@ -80,6 +81,12 @@ class NotFoundError(LoregError):
 
     code = "not-found"
     exit_code = 3
+
+
+class YankedError(NotFoundError):
+    """What the ref means was yanked; by its number it can still be pulled."""
+
+    code = "yanked"
 
 
 class NotAllowedError(LoregError):

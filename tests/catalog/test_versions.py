@@ -14,7 +14,7 @@ from loreg.catalog.search import search
 from loreg.catalog.version_details import version_details
 from loreg.catalog.version_json import VersionRecord
 from loreg.entities import Access, BaseModel, Metric, Query, Version
-from loreg.errors import ConflictError, NotFoundError
+from loreg.errors import ConflictError, NotFoundError, YankedError
 from loreg.parsing import parse_metric, parse_sort
 from loreg.refs import parse_ref
 from version_factories import new_version
@@ -75,9 +75,9 @@ class TestRefs:
                 versions.set_yanked(tx, row(tx, version), True)
         assert resolve(catalog, "team/a:v1") == "team/a:v1"
         assert resolve(catalog, f"team/a@sha256:{two[1].digest}") == "team/a:v2"
-        with pytest.raises(NotFoundError, match="every version of team/a is yanked"):
+        with pytest.raises(YankedError, match="every version of team/a is yanked"):
             resolve(catalog, "team/a")
-        with pytest.raises(NotFoundError, match="points to v1, which is yanked"):
+        with pytest.raises(YankedError, match="points to v1, which is yanked"):
             resolve(catalog, "team/a:prod")
 
 

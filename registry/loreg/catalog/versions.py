@@ -27,7 +27,7 @@ from loreg.catalog.schema import (
 from loreg.catalog.transaction import Transaction, visible_to
 from loreg.catalog.version_json import JsonCells, VersionRecord, select_versions, to_version, to_version_record
 from loreg.entities import Metric, NewVersion, Version, VersionContent
-from loreg.errors import ConflictError, NotFoundError
+from loreg.errors import ConflictError, NotFoundError, YankedError
 from loreg.refs import AdapterName, Ref
 from loreg.suggestions import Suggestion, suggest
 
@@ -157,7 +157,7 @@ def find_version(
     version_record = to_version_record(row[0])
     version = version_record.version
     if ref.alias is not None and version.yanked:
-        raise NotFoundError(
+        raise YankedError(
             f"alias {ref.alias!r} of {ref.adapter} points to v{version.number}, which is yanked",
             hint=f"loreg tag {ref.adapter} {ref.alias}",
         )
@@ -430,7 +430,7 @@ def _not_found_error(tx: Transaction, ref: Ref, adapter_id: int) -> NotFoundErro
     number = tx.connection.execute(newest).scalar()
     if number is None:
         return NotFoundError(f"every version of {ref.adapter} was deleted", hint=f"loreg ls {ref.adapter}")
-    return NotFoundError(f"every version of {ref.adapter} is yanked", hint=f"loreg unyank {ref.adapter}:v{number}")
+    return YankedError(f"every version of {ref.adapter} is yanked", hint=f"loreg unyank {ref.adapter}:v{number}")
 
 
 def find_contents(tx: Transaction, digests: Collection[str]) -> dict[str, VersionContent]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from loreg.base_names import public_base_name
 from loreg.entities import Progress, Severity, Version, no_progress
-from loreg.errors import LoregError, NotFoundError, explain_os_errors
+from loreg.errors import LoregError, NotFoundError, YankedError, explain_os_errors
 from loreg.file_modes import make_folder
 from loreg.plugins.resolved import Resolved, forget, recall, remember
 from loreg.plugins.served_folders import remove_unused, touch
@@ -46,7 +46,8 @@ class ServedVersions:
         try:
             return self._registry.show(str(ref)).version
         except NotFoundError as error:
-            raise NotServedError(ref, self._yanked_or_unknown(ref), error.message, error.hint) from error
+            kind = "yanked" if isinstance(error, YankedError) else "unknown"
+            raise NotServedError(ref, kind, error.message, error.hint) from error
 
     def prepare(self, version: Version, progress: Progress = no_progress) -> Path:
         """Return the folder of the version, pulled if it is not there; ``progress`` is told how far that is.
@@ -86,18 +87,6 @@ class ServedVersions:
     def _request(self, ref: Ref) -> str:
         settings = self._registry.settings
         return f"{settings.endpoint or settings.database_url}\n{self._base}\n{ref}"
-
-    def _yanked_or_unknown(self, ref: Ref) -> str:
-        """Return "yanked" if all versions that the ref could mean are, else "unknown"."""
-        try:
-            versions = self._registry.versions(str(ref.adapter)).items
-        except NotFoundError:
-            return "unknown"
-        if ref.alias is not None:
-            matches = [version for version in versions if ref.alias in version.aliases]
-        else:
-            matches = [] if ref.number is not None or ref.digest is not None else list(versions)
-        return "yanked" if matches and all(version.yanked for version in matches) else "unknown"
 
     def _refuse_unfit(self, version: Version) -> None:
         path = Path(self._base)

@@ -31,6 +31,7 @@ from loreg.errors import (
     UnavailableError,
     UnderWayError,
     UsageError,
+    YankedError,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -39,6 +40,7 @@ STATUS: dict[type[LoregError], int] = {
     UnauthenticatedError: 401,
     NotAllowedError: 403,
     NotFoundError: 404,
+    YankedError: 404,
     ConflictError: 409,
     UnderWayError: 409,
     StaleError: 412,

@@ -138,6 +138,7 @@ def test_what_is_not_selected_any_more_is_unloaded_and_its_files_stay_for_reques
 ):
     team.sync("team/*:prod", folder, options(*replicas, keep=0))
     path = Path(replicas[0].loaded[pinned(team, "team/topics:prod")])
+    os.utime(path, (1, 1))  # long ago
     team.untag("team/topics", "prod")
     report = team.sync("team/*:prod", folder, options(*replicas, keep=0))
     assert report.removed == ("team/topics",)

@@ -72,7 +72,7 @@ def test_every_replica_loads_each_version_from_its_folder_by_digest(
     report = team.sync("team/*:prod", folder, options(*replicas))
     assert (report.updated, len(report.unchanged)) == ((), 2)
     asked = [server.asked[len(old) :] for server, old in zip(replicas, before, strict=True)]
-    assert {path for calls in asked for path, _ in calls} == {"/v1/models"}
+    assert [[path for path, _ in calls] for calls in asked] == [["/v1/models"], ["/v1/models"]]
 
 
 def test_the_old_version_goes_when_every_replica_has_the_new_one(
@@ -146,6 +146,25 @@ def test_what_is_not_selected_any_more_is_unloaded_and_its_files_stay_for_reques
     assert path.is_dir()
     os.utime(path, (1, 1))  # long ago
     team.sync("team/*:prod", folder, options(*replicas, keep=0))
+    assert not path.exists()
+
+
+def test_while_a_replica_is_away_nothing_that_it_may_have_loaded_is_removed(
+    team: Registry, folder: Path, replicas: list[AdapterServer]
+):
+    gone = AdapterServer("vllm")
+    with serving(gone):
+        team.sync("team/*:prod", folder, options(*replicas, gone, keep=0))
+    path = Path(gone.loaded[pinned(team, "team/topics:prod")])
+    team.untag("team/topics", "prod")
+    for _ in range(2):
+        team.sync("team/*:prod", folder, options(*replicas, gone, keep=0))
+        os.utime(path, (1, 1))  # long after the others have unloaded it
+    assert path.is_dir()
+    with serving(gone):
+        team.sync("team/*:prod", folder, options(*replicas, gone, keep=0))
+        os.utime(path, (1, 1))
+        team.sync("team/*:prod", folder, options(*replicas, gone, keep=0))
     assert not path.exists()
 
 

@@ -72,13 +72,14 @@ class Replicas:
         targets = {name: self._target(name, shown.folder) for name, shown in names.items()}
         before = self._list_loaded()
         errors = _for_each(before.loaded, lambda server: self._load(server, targets.values(), before.loaded[server]))
-        after = self._list_loaded()
-        errors |= after.errors
+        is_as_before = all(_is_everywhere(target, before) for target in targets.values())
+        after = before if is_as_before else self._list_loaded()
+        errors |= {**before.errors, **after.errors}
         done = frozenset(name for name, target in targets.items() if not errors and _is_everywhere(target, after))
         errors |= _for_each(after.loaded, lambda server: self._unload(server, names, done, after.loaded[server]))
         return ReplicasReport(
             done,
-            frozenset(name for name in done if before.errors or not _is_everywhere(targets[name], before)),
+            frozenset(name for name in done if not _is_everywhere(targets[name], before)),
             self._find_problems(names, targets, after, errors),
             {
                 server: frozenset(name for name, target in targets.items() if _has(loaded, target))

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loreg.byte_sizes import format_size
 from loreg_cli.merge_options import PATH, device_option, initial_option, method_options, rank_options
 from loreg_cli.options import format_option, open_registry
-from loreg_cli.output import echo, format_size, print_json, warn
+from loreg_cli.output import echo, print_json, warn
 from loreg_cli.progress import progress_bar
 from loreg_cli.remote_jobs import do_remotely, remote_option
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from loreg.byte_sizes import format_size
 from loreg_cli.options import format_option, open_registry, token_env_option, wide_options
-from loreg_cli.output import echo, format_size, print_json, print_table, warn
+from loreg_cli.output import echo, print_json, print_table, warn
 from loreg_cli.progress import progress_bar
 
 CONFLICT = 7

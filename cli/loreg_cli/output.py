@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from loreg.byte_sizes import format_size
 from loreg.single_line import single_line
 from loreg_cli.table import Column, Table
 
@@ -191,16 +192,6 @@ def explain_declared_bases(versions: Iterable[Version]) -> None:
 def format_share(share: float) -> str:
     """Return a part of all for people: ``12.5 %``."""
     return f"{100 * share:g} %"
-
-
-def format_size(count: int) -> str:
-    """Return a number of bytes for people: ``301 kB``."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.3g} {unit}"
-        amount /= 1000
-    return f"{amount:.3g} TB"
 
 
 def _to_plain(value: object) -> Any:

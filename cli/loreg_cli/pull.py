@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
+from loreg.byte_sizes import format_size
 from loreg_cli.export import print_export_summary
 from loreg_cli.options import format_option, open_registry
-from loreg_cli.output import format_size, print_json
+from loreg_cli.output import print_json
 from loreg_cli.progress import progress_bar
 
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from loreg.byte_sizes import format_size
 from loreg_cli.options import format_option, open_registry, wide_options
 from loreg_cli.output import (
     explain_declared_bases,
     format_base,
     format_share,
-    format_size,
     print_json,
     print_pairs,
     print_table,

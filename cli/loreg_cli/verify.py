@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
+from loreg.byte_sizes import format_size
 from loreg_cli.options import format_option, open_registry, wide_options
-from loreg_cli.output import echo, format_size, print_json, print_table, warn
+from loreg_cli.output import echo, print_json, print_table, warn
 from loreg_cli.progress import progress_bar
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from markupsafe import Markup
 from loreg.entities import AliasMove, Details, Page, Version
 from loreg.errors import ConflictError, NotFoundError
 from loreg.local.backend import LocalBackend
-from loreg.refs import NO_NAMESPACE, AdapterName, Ref, page_path, parse_adapter_name
+from loreg.refs import AdapterName, Ref, page_path
 from loreg.server.pages.cards import render_card
 from loreg.server.pages.commands import command
-from loreg.server.pages.paths import ADAPTER, api_path, with_query
+from loreg.server.pages.paths import ADAPTER, api_path, parse_adapter_path, with_query
 from loreg.server.pages.visitor import PageRoute, get_visitor, page
 from loreg.value import Value
 
@@ -54,7 +54,7 @@ class AdapterView(Value, frozen=True):
 async def adapter(request: Request, namespace: str, name: str) -> Response:
     """Show an adapter."""
     visitor = await get_visitor(request)
-    named = parse_adapter_name(name if namespace == NO_NAMESPACE else f"{namespace}/{name}")
+    named = parse_adapter_path(namespace, name)
     cursor = request.query_params.get("cursor") or None
     versions = await visitor.backend.versions(named, _PAGE, cursor)
     details = await visitor.backend.run(_show_newest, named)

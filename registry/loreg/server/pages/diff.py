@@ -8,16 +8,17 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
+from loreg.byte_sizes import format_size
 from loreg.entities import AdapterDiff, Details, FieldDiff, Metric, ModuleDiff, Version
 from loreg.entities.display.text import format_ranks, tell_apart
 from loreg.errors import LoregError, UsageError
 from loreg.local.backend import LocalBackend
 from loreg.manifest import File
-from loreg.refs import NO_NAMESPACE, AdapterName, Ref, parse_adapter_name
+from loreg.refs import AdapterName, Ref
 from loreg.server.pages.commands import command
 from loreg.server.pages.inspection import read_structure
-from loreg.server.pages.paths import CHOOSE_DIFF, DIFF, diff_path
-from loreg.server.pages.templating import base_name, format_count, format_size
+from loreg.server.pages.paths import CHOOSE_DIFF, DIFF, diff_path, parse_adapter_path
+from loreg.server.pages.templating import base_name, format_count
 from loreg.server.pages.visitor import PageRoute, Visitor, get_visitor, page
 from loreg.value import Value
 from loreg.verbs.diff import diff_headers
@@ -66,7 +67,7 @@ class DiffView(Value, frozen=True):
 @routes.api_route(CHOOSE_DIFF, methods=["GET", "HEAD"])
 async def choose(namespace: str, name: str, a: str = "", b: str = "") -> Response:
     """Go to the page of the two versions that were chosen in a form."""
-    adapter = _parse_adapter(namespace, name)
+    adapter = parse_adapter_path(namespace, name)
     before, after = (number.removeprefix("v") for number in (a, b))
     if not all(number.isdecimal() and 0 < len(number) <= _MAX_DIGITS and int(number) for number in (before, after)):
         raise UsageError(f"expected two versions of {adapter} to compare", hint=f"loreg ls {adapter}")
@@ -77,7 +78,7 @@ async def choose(namespace: str, name: str, a: str = "", b: str = "") -> Respons
 async def diff(request: Request, namespace: str, name: str, before: str, after: str) -> Response:
     """Show what changed from one version to another."""
     visitor = await get_visitor(request)
-    adapter = _parse_adapter(namespace, name)
+    adapter = parse_adapter_path(namespace, name)
     a, b = await visitor.backend.run(_read_both, adapter, int(before[1:]), int(after[1:]))
     view = await run_in_threadpool(_compare, visitor, a, b)
     return page(
@@ -88,10 +89,6 @@ async def diff(request: Request, namespace: str, name: str, before: str, after: 
         command=command("diff", a.version.ref, b.version.ref),
         document=view.difference,
     )
-
-
-def _parse_adapter(namespace: str, name: str) -> AdapterName:
-    return parse_adapter_name(name if namespace == NO_NAMESPACE else f"{namespace}/{name}")
 
 
 def _read_both(backend: LocalBackend, adapter: AdapterName, before: int, after: int) -> tuple[Details, Details]:

@@ -20,7 +20,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 
 from loreg.entities import Version
 from loreg.errors import LoregError
-from loreg.refs import NO_NAMESPACE, AdapterName, Ref, page_path, parse_ref
+from loreg.refs import NO_NAMESPACE, AdapterName, Ref, page_path, parse_adapter_name, parse_ref
 
 #: Namespaces whose paths are programs': their adapters have no page.
 PROGRAMS = ("api", "v2")
@@ -61,9 +61,14 @@ def version_path(version: Version) -> str:
     return page_path(version.adapter, version.number)
 
 
+def parse_adapter_path(namespace: str, name: str) -> AdapterName:
+    """Return the adapter that the parts of its path mean."""
+    return parse_adapter_name(name if namespace == NO_NAMESPACE else f"{namespace}/{name}")
+
+
 def parse_version_path(namespace: str, name: str, number: str) -> Ref:
     """Return the ref that the parts of a version's path mean."""
-    return parse_ref(f"{name if namespace == NO_NAMESPACE else f'{namespace}/{name}'}:{number}")
+    return Ref(parse_adapter_path(namespace, name), number=int(number.removeprefix("v")))
 
 
 def diff_path(adapter: AdapterName, before: int, after: int) -> str:

@@ -8,6 +8,7 @@ from datetime import datetime
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from loreg.byte_sizes import format_size
 from loreg.entities import BaseModel
 from loreg.entities.display.text import format_error, format_ranks, format_share, printable
 from loreg.refs import page_path
@@ -59,16 +60,6 @@ def _environment() -> Environment:
 def line(text: object, limit: int = _MAX_CHARACTERS) -> Markup:
     """Return text of a stranger in one line of its own direction, its middle left out if it is long."""
     return Markup("<bdi>{}</bdi>").format(escape(printable(text, limit)))
-
-
-def format_size(count: int) -> str:
-    """Return a number of bytes for people: ``301 kB``."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.3g} {unit}"
-        amount /= 1000
-    return f"{amount:.3g} TB"
 
 
 def format_count(number: int) -> str:

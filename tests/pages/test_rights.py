@@ -8,22 +8,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from loreg.server.pages import (
-    adapter,
-    audit,
-    bases,
-    browse,
-    deployments,
-    diff,
-    facets,
-    invitation,
-    lineage,
-    merge,
-    sign_in,
-    start,
-    static_files,
-    version,
-)
+from loreg.server.pages import adapter, diff, invitation, lineage, merge, static_files, version
+from loreg.server.pages.router import MODULES
 from pages.conftest import SCOPES, Site
 
 ROLES = ("", *SCOPES)
@@ -49,10 +35,6 @@ PAGES = {
     static_files.PATH: ("", {}, ""),  # the same for everybody: test_static_files.py
     invitation.PATH: ("/_/invitation", dict.fromkeys(ROLES, 404), ""),
 }
-MODULES = (
-    adapter, audit, bases, browse, deployments, diff, facets, invitation, lineage, merge, sign_in, start, static_files,
-    version,
-)  # fmt: skip
 
 
 def test_every_page_has_a_row():

@@ -212,12 +212,12 @@ class LocalBackend(Backend):
         cache = FramesCache(self._frames_folder)
         return preview_stored_merge(self._store, cache, self.read_sources(sources), weights, rank)
 
-    def has_preview(self, sources: Sequence[Ref]) -> bool:
-        """Return whether a merge of these versions is previewed without reading their files."""
+    def has_preview(self, sources: Sequence[tuple[Version, Sequence[File]]]) -> bool:
+        """Return whether a merge of what :meth:`read_sources` returned is previewed without reading files."""
         from loreg.local.merge_previews import is_reduced
         from loreg.previewing.frames_cache import FramesCache
 
-        return is_reduced(FramesCache(self._frames_folder), self.read_sources(sources))
+        return is_reduced(FramesCache(self._frames_folder), sources)
 
     def read_sources(self, sources: Sequence[Ref]) -> tuple[tuple[Version, tuple[File, ...]], ...]:
         """Return the versions that refs mean, with their files, as of one moment."""

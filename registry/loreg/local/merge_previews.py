@@ -59,10 +59,9 @@ def preview_stored_merge(
 ) -> MergePreview:
     """Preview ``Σ weights·deltas`` of versions that the caller may read, truncated at ``rank``.
 
-    Raises UsageError, MergeError for what cannot be merged, NotAllowedError for what is too much for a registry, and
-    ConflictError while it reduces other sources.
+    The request is one that :func:`validate_preview` takes. Raises MergeError for what cannot be merged, NotAllowedError
+    for what is too much for a registry, and ConflictError while it reduces other sources.
     """
-    validate_preview(len(sources), weights, rank)
     reduced = _reduce(store, cache, sources)
     labels = [version.ref for version, _ in sources]
     try:

@@ -63,7 +63,8 @@ async def merge(request: Request) -> Response:
     computes = bool(request.query_params.get("compute")) or request.query_params.get("format") == "json"
     if refs:
         try:
-            numbers = await run_in_threadpool(_preview, visitor, refs, question, computes)
+            if computes or await run_in_threadpool(visitor.backend.local.has_preview, sources):
+                numbers = await run_in_threadpool(_preview, visitor, refs, question)
         except NotFoundError:
             raise
         except LoregError as error:
@@ -118,12 +119,8 @@ async def submit(request: Request) -> Response:
     return RedirectResponse(with_query(PATH, [*question.pairs, ("job", str(job.id))]), 303)
 
 
-def _preview(visitor: Visitor, refs: tuple[Ref, ...], question: MergeQuestion, computes: bool) -> NumbersView | None:
-    """Return the figures; None where the files are still to be read and that was not asked for."""
-    backend = visitor.backend.local
-    if not computes and not backend.has_preview(refs):
-        return None
-    preview = backend.preview_merge(refs, question.weights, question.rank)
+def _preview(visitor: Visitor, refs: tuple[Ref, ...], question: MergeQuestion) -> NumbersView:
+    preview = visitor.backend.local.preview_merge(refs, question.weights, question.rank)
     worst = sorted(preview.modules, key=lambda module: (-module.epsilon, -module.norm))
     return NumbersView(
         preview=preview,

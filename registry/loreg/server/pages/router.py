@@ -28,25 +28,28 @@ from loreg.server.pages.paths import is_for_programs
 from loreg.server.pages.visitor import error_page, get_visitor, wants_page
 from loreg.server.problems import http_problem
 
+#: What has a page each; the first that has a path answers.
+MODULES = (
+    static_files,
+    invitation,
+    sign_in,
+    start,
+    deployments,
+    audit,
+    bases,
+    merge,
+    browse,
+    facets,
+    adapter,
+    version,
+    diff,
+    lineage,
+)
+
 
 def install_pages(app: FastAPI) -> None:
     """Add the pages, and let a browser see what is nowhere as a page too."""
-    for module in (
-        static_files,
-        invitation,
-        sign_in,
-        start,
-        deployments,
-        audit,
-        bases,
-        merge,
-        browse,
-        facets,
-        adapter,
-        version,
-        diff,
-        lineage,
-    ):
+    for module in MODULES:
         app.include_router(module.routes)
 
     @app.exception_handler(HTTPException)

@@ -29,6 +29,7 @@ from loreg.entities import (
     Details,
     Event,
     Facets,
+    FindingCounts,
     Job,
     LineageEdge,
     MergePreview,
@@ -50,6 +51,7 @@ from loreg.entities import (
     Usage,
     UsageBy,
     Version,
+    VersionFacts,
     Webhook,
     WebhookDelivery,
 )
@@ -129,6 +131,21 @@ class Backend(Protocol):
 
     def sketch(self, ref: Ref) -> Sketch | None:
         """Return what is stored of the weights of the version that ``ref`` means; None if nothing is."""
+        ...
+
+    def facts(self, ref: Ref) -> tuple[VersionFacts, ...]:
+        """Return what probes said of the version that ``ref`` means, by the probes' names.
+
+        The registry read it from the stored files itself: nothing of it is what a client said.
+        """
+        ...
+
+    def count_findings(self, pattern: AdapterPattern) -> FindingCounts:
+        """Count by code and namespace the versions with each finding of the probe ``check``, of adapters that match.
+
+        And those that were checked, of all that there are. Yanked versions are not counted. A server that is too old
+        counts none.
+        """
         ...
 
     def near_duplicates(self, pattern: AdapterPattern) -> tuple[NearDuplicates, ...]:

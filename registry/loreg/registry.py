@@ -39,6 +39,7 @@ from loreg.entities import (
     ExportResult,
     ExtractResult,
     Facets,
+    FindingCounts,
     FollowedEvent,
     ForgetReport,
     GcReport,
@@ -82,6 +83,7 @@ from loreg.entities import (
     UsageBy,
     VerifyReport,
     Version,
+    VersionFacts,
     VersionMetadata,
     no_progress,
 )
@@ -653,6 +655,28 @@ class Registry:
         if self.settings.endpoint:
             return self._do_by_worker(JobKind.SKETCH, {}, SketchReport, progress)
         return sketch_missing(self.context, progress)
+
+    def facts(self, ref: str) -> tuple[VersionFacts, ...]:
+        """Return what the registry's probes said of a version, by the probes' names, read from its stored files.
+
+        ``check`` is said of every version at its push: the findings by its header, alone and in every server.
+
+        >>> (facts,) = registry.facts(str(registry.push("./science", "team/science").version.ref))
+        >>> facts.probe, sorted(facts.value["findings"])
+        ('check', [])
+        """
+        return self._backend.facts(parse_ref(ref))
+
+    def count_findings(self, pattern: str = "*") -> FindingCounts:
+        """Count by code and namespace the versions with each finding, of the adapters that match ``pattern``.
+
+        Beside them stands how many versions were checked, and how many of those by other rules than the registry has
+        by now. Yanked versions are not counted.
+
+        >>> registry.count_findings("team/*").findings
+        ()
+        """
+        return self._backend.count_findings(parse_adapter_pattern(pattern))
 
     def near_duplicates(self, pattern: str = "*") -> tuple[NearDuplicates, ...]:
         """Return groups of versions whose deltas are nearly the same, of the adapters that match ``pattern``.

@@ -39,6 +39,7 @@ from loreg.entities.deletion import (
 )
 from loreg.entities.deployments import DeployedVersion, Deployment, DeploymentReport
 from loreg.entities.events import FollowedEvent
+from loreg.entities.facts import CheckedCount, FindingCount, FindingCounts, NewFacts, VersionFacts
 from loreg.entities.garbage import (
     Garbage,
     GarbageClaim,
@@ -199,6 +200,7 @@ __all__ = [
     "Candidate",
     "CatalogSnapshot",
     "CheckReport",
+    "CheckedCount",
     "Commit",
     "Committed",
     "Comparison",
@@ -222,6 +224,8 @@ __all__ = [
     "Facts",
     "FieldDiff",
     "Finding",
+    "FindingCount",
+    "FindingCounts",
     "FollowedEvent",
     "ForgetReport",
     "Garbage",
@@ -263,6 +267,7 @@ __all__ = [
     "MoveReport",
     "Namespace",
     "NearDuplicates",
+    "NewFacts",
     "NewVersion",
     "Operator",
     "Origin",
@@ -334,6 +339,7 @@ __all__ = [
     "VerifyReport",
     "Version",
     "VersionContent",
+    "VersionFacts",
     "VersionMetadata",
     "WaitingGarbage",
     "Webhook",

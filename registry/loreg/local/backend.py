@@ -71,6 +71,7 @@ from loreg.entities import (
     Details,
     Event,
     Facets,
+    FindingCounts,
     Job,
     JobKind,
     LineageEdge,
@@ -95,6 +96,7 @@ from loreg.entities import (
     Usage,
     UsageBy,
     Version,
+    VersionFacts,
     Webhook,
     WebhookDelivery,
 )
@@ -197,6 +199,18 @@ class LocalBackend(Backend):
         with self.catalog.read(self._access) as tx:
             row_id = versions.resolve(tx, ref).id
             return sketches.find_all(tx, [row_id]).get(row_id)
+
+    def facts(self, ref: Ref) -> tuple[VersionFacts, ...]:
+        from loreg.local.facts import read_facts
+
+        with self.catalog.read(self._access) as tx:
+            return read_facts(tx, versions.resolve(tx, ref).id)
+
+    def count_findings(self, pattern: AdapterPattern) -> FindingCounts:
+        from loreg.local.facts import count_findings
+
+        with self.catalog.read(self._access) as tx:
+            return count_findings(tx, pattern)
 
     def near_duplicates(self, pattern: AdapterPattern) -> tuple[NearDuplicates, ...]:
         from loreg.local.sketches import find_near_duplicates
@@ -332,6 +346,7 @@ class LocalBackend(Backend):
         :func:`loreg.catalog.versions.record` does, and for an ``origin`` :func:`loreg.catalog.mirroring.record`.
         """
         from loreg.local.bases import describe_taken_names
+        from loreg.local.facts import record_facts
 
         notes, base = list(parsed.notes), parsed.base
         if base is not None:
@@ -353,6 +368,8 @@ class LocalBackend(Backend):
             sketches.record(tx, version_record.id, parsed.new_version.sketch, parsed.signs)
             if created and origin is None:
                 notes += describe_twins(tx, version_record.id, parsed.new_version.sketch, parsed.signs)
+        for new_facts in parsed.facts:
+            record_facts(tx, version_record.id, new_facts)
         return Committed(version_record.version, created, tuple(notes))
 
     def rehearse(self, parsed: ParsedCommit, store: BlobTransfer) -> None:

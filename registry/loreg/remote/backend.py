@@ -28,6 +28,7 @@ from loreg.entities import (
     Details,
     Event,
     Facets,
+    FindingCounts,
     Job,
     LineageEdge,
     MergePreview,
@@ -50,6 +51,7 @@ from loreg.entities import (
     Usage,
     UsageBy,
     Version,
+    VersionFacts,
     Webhook,
     WebhookDelivery,
 )
@@ -129,6 +131,15 @@ class RemoteBackend(Backend):
 
     def sketch(self, ref: Ref) -> Sketch | None:
         return self._server.get(f"{_version_path(ref)}/sketch", SketchResponse).sketch
+
+    def facts(self, ref: Ref) -> tuple[VersionFacts, ...]:
+        return self._server.get(f"{_version_path(ref)}/facts", tuple[VersionFacts, ...])
+
+    def count_findings(self, pattern: AdapterPattern) -> FindingCounts:
+        try:
+            return self._server.get(f"{_API}/findings", FindingCounts, {"pattern": str(pattern)})
+        except NotFoundError:
+            return FindingCounts((), ())
 
     def near_duplicates(self, pattern: AdapterPattern) -> tuple[NearDuplicates, ...]:
         return self._server.get(f"{_API}/near-duplicates", tuple[NearDuplicates, ...], {"pattern": str(pattern)})

@@ -80,6 +80,7 @@ ROLES = {
     ("GET", _VERSION + "/descendants"): READ,
     ("GET", _VERSION + "/check"): READ,
     ("GET", _VERSION + "/sketch"): READ,
+    ("GET", _VERSION + "/spectra"): READ,
     ("GET", "/api/v1/candidates"): NONE,
     ("GET", "/api/v1/near-duplicates"): NONE,
     ("DELETE", _VERSION): ROOT,

@@ -121,6 +121,7 @@ from loreg.entities.snapshots import (
     SnapshotList,
     SnapshotRules,
 )
+from loreg.entities.spectra import AdapterSpectra, ModuleSpectrum
 from loreg.entities.summaries import (
     BaseSummary,
     FacetCount,
@@ -181,6 +182,7 @@ __all__ = [
     "AdapterDiff",
     "AdapterEntry",
     "AdapterSimilarity",
+    "AdapterSpectra",
     "AliasMove",
     "AliasShares",
     "AttachmentOutcome",
@@ -259,6 +261,7 @@ __all__ = [
     "MirrorReport",
     "MissingVersion",
     "ModuleDiff",
+    "ModuleSpectrum",
     "ModuleType",
     "MoveReport",
     "Namespace",

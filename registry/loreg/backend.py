@@ -11,6 +11,7 @@ from typing import Protocol
 
 from loreg.entities import (
     AdapterEntry,
+    AdapterSpectra,
     AliasShares,
     BaseAdded,
     BaseAttachment,
@@ -160,6 +161,14 @@ class Backend(Protocol):
 
         Raises UsageError, MergeError for what cannot be merged or needs more than the adapters, NotAllowedError for
         what is too much for a registry, and ConflictError while it computes the first preview of other versions.
+        """
+        ...
+
+    def spectra(self, ref: Ref) -> AdapterSpectra:
+        """Return the singular values of the deltas of the version that ``ref`` means.
+
+        Raises MergeError for one whose deltas are not its factors alone, NotAllowedError for what is too much for a
+        registry, and ConflictError while it reads other versions.
         """
         ...
 

@@ -23,6 +23,7 @@ from loreg.entities import (
     AdapterComparison,
     AdapterDiff,
     AdapterEntry,
+    AdapterSpectra,
     AliasShares,
     BackupReport,
     BakeResult,
@@ -544,6 +545,22 @@ class Registry:
         """
         weights = [1.0] * len(sources) if weights is None else weights
         return self._backend.preview_merge(tuple(map(parse_ref, sources)), tuple(map(float, weights)), rank)
+
+    def spectra(self, ref: str) -> AdapterSpectra:
+        """Return the singular values of the deltas of the version that ``ref`` means; no torch is needed.
+
+        Its files are read the first time. Raises NotFoundError, MergeError for an adapter whose deltas are not its
+        factors alone (DoRA, PiSSA), NotAllowedError for what is too much for a registry to compute, and ConflictError
+        while it reads others.
+
+        >>> version = registry.push("./science", "team/science").version
+        >>> spectra = registry.spectra(version.ref)
+        >>> [(module.module, round(module.norm, 3), module.stable_rank) for module in spectra.modules]
+        [('layers.0.q_proj', 2.828, 2.0)]
+        >>> spectra.retained
+        (0.0, 0.5, 1.0)
+        """
+        return self._backend.spectra(parse_ref(ref))
 
     def rerank(
         self,

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from loreg.server.pages import adapter, diff, invitation, lineage, merge, static_files, version
+from loreg.server.pages import adapter, diff, invitation, lineage, merge, paths, static_files, version
 from loreg.server.pages.router import MODULES
 from pages.conftest import SCOPES, Site
 
@@ -32,6 +32,7 @@ PAGES = {
     diff.CHOOSE_DIFF: ("/team/news/diff?a=v1&b=v2", dict.fromkeys(ROLES, 303), ""),
     diff.DIFF: ("/team/news/diff/v1..v2", PRIVATE, ""),
     lineage.LINEAGE: ("/team/news/v1/lineage", PRIVATE, ""),
+    paths.SPECTRA: ("/team/news/v1/spectra", PRIVATE, "/api/v1/adapters/team/news/versions/v1/spectra"),
     static_files.PATH: ("", {}, ""),  # the same for everybody: test_static_files.py
     invitation.PATH: ("/_/invitation", dict.fromkeys(ROLES, 404), ""),
 }

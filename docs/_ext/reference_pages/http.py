@@ -82,6 +82,7 @@ ROLES = {
     ("GET", _VERSION + "/sketch"): READ,
     ("GET", _VERSION + "/facts"): READ,
     ("GET", "/api/v1/findings"): NONE,
+    ("GET", _VERSION + "/spectra"): READ,
     ("GET", "/api/v1/candidates"): NONE,
     ("GET", "/api/v1/near-duplicates"): NONE,
     ("DELETE", _VERSION): ROOT,

@@ -122,6 +122,7 @@ from loreg.entities.snapshots import (
     SnapshotList,
     SnapshotRules,
 )
+from loreg.entities.spectra import AdapterSpectra, ModuleSpectrum
 from loreg.entities.summaries import (
     BaseSummary,
     FacetCount,
@@ -182,6 +183,7 @@ __all__ = [
     "AdapterDiff",
     "AdapterEntry",
     "AdapterSimilarity",
+    "AdapterSpectra",
     "AliasMove",
     "AliasShares",
     "AttachmentOutcome",
@@ -263,6 +265,7 @@ __all__ = [
     "MirrorReport",
     "MissingVersion",
     "ModuleDiff",
+    "ModuleSpectrum",
     "ModuleType",
     "MoveReport",
     "Namespace",

@@ -52,6 +52,7 @@ from loreg.entities import (
     ANONYMOUS_AUTHOR,
     Access,
     AdapterEntry,
+    AdapterSpectra,
     AliasShares,
     BaseAdded,
     BaseAttachment,
@@ -226,9 +227,16 @@ class LocalBackend(Backend):
         cache = FramesCache(self._frames_folder)
         return preview_stored_merge(self._store, cache, self.read_sources(sources), weights, rank)
 
+    def spectra(self, ref: Ref) -> AdapterSpectra:
+        from loreg.local.spectra import read_stored_spectra
+        from loreg.previewing.frames_cache import FramesCache
+
+        (source,) = self.read_sources([ref])
+        return read_stored_spectra(self._store, FramesCache(self._frames_folder), source)
+
     def has_preview(self, sources: Sequence[tuple[Version, Sequence[File]]]) -> bool:
-        """Return whether a merge of what :meth:`read_sources` returned is previewed without reading files."""
-        from loreg.local.merge_previews import is_reduced
+        """Return whether a preview or the spectra of what :meth:`read_sources` returned need no file."""
+        from loreg.local.reduced_versions import is_reduced
         from loreg.previewing.frames_cache import FramesCache
 
         return is_reduced(FramesCache(self._frames_folder), sources)

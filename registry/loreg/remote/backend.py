@@ -10,6 +10,7 @@ from urllib.parse import quote
 from loreg.backend import Backend, EventStream
 from loreg.entities import (
     AdapterEntry,
+    AdapterSpectra,
     AliasShares,
     BaseAdded,
     BaseAttachment,
@@ -147,6 +148,9 @@ class RemoteBackend(Backend):
     def preview_merge(self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None) -> MergePreview:
         parameters = {"source": list(map(str, sources)), "weight": list(map(repr, map(float, weights))), "rank": rank}
         return self._server.get(f"{_API}/merge-preview", MergePreview, parameters)
+
+    def spectra(self, ref: Ref) -> AdapterSpectra:
+        return self._server.get(f"{_version_path(ref)}/spectra", AdapterSpectra)
 
     def search(self, query: Query) -> SearchPage:
         parameters = {**_conditions(query), **_order(query), "limit": query.limit, "cursor": query.cursor}

@@ -7,6 +7,7 @@
 ``/``, ``/WORD``             pages: no adapter has a path of one part
 ``/NS/NAME``, ``…/vN``       pages of an adapter and its versions; ``-`` stands for no namespace
 ``/NS/NAME/vN/lineage``      page of what it was made from, and what was made of it
+``/NS/NAME/vN/spectra``      page of how large its deltas are, and how they spread
 ``/NS/NAME/diff/vN..vM``     page of what changed between two versions
 ``/_/…``                     files and actions of the pages: no namespace begins with ``_``
 ===========================  =======================================================================
@@ -46,6 +47,7 @@ register_url_convertor("number", _NumberConvertor())
 ADAPTER = "/{namespace:namespace}/{name:adapter}"
 VERSION = ADAPTER + "/{number:number}"
 LINEAGE = VERSION + "/lineage"
+SPECTRA = VERSION + "/spectra"
 CHOOSE_DIFF = ADAPTER + "/diff"
 DIFF = CHOOSE_DIFF + "/{before:number}..{after:number}"
 

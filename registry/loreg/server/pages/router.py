@@ -20,6 +20,7 @@ from loreg.server.pages import (
     lineage,
     merge,
     sign_in,
+    spectra,
     start,
     static_files,
     version,
@@ -44,6 +45,7 @@ MODULES = (
     version,
     diff,
     lineage,
+    spectra,
 )
 
 

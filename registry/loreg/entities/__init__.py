@@ -148,6 +148,7 @@ from loreg.entities.usage import (
     UsageTotals,
 )
 from loreg.entities.versions import (
+    HIDDEN_SOURCE,
     MIRRORED_FROM,
     AdapterEntry,
     AliasMove,
@@ -174,6 +175,7 @@ from loreg.entities.webhooks import DeliveryState, Webhook, WebhookDelivery
 
 __all__ = [
     "ANONYMOUS_AUTHOR",
+    "HIDDEN_SOURCE",
     "MIRRORED_FROM",
     "PULL",
     "Access",

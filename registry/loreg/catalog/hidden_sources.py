@@ -47,8 +47,8 @@ def hide_in_edges(tx: Transaction, edges: Sequence[LineageEdge]) -> tuple[Lineag
 def hide_in_jobs(tx: Transaction, jobs: Sequence[Job]) -> tuple[Job, ...]:
     """Return the jobs, with :data:`HIDDEN_SOURCE` for each version in a request that the caller may not read.
 
-    What such a job is doing, noted or failed for may name its sources too, and is left out. Whoever asked for a job wrote
-    the names, and is told all.
+    What such a job is doing, noted or failed for may name its sources too, and is left out. Whoever asked for it wrote
+    the names, and is told.
     """
     refs = {job.id: () if tx.is_by_caller(job.author) else _list_refs(job.request) for job in jobs}
     hidden = _find_hidden(tx, {ref: _namespace_of_ref(ref) for of_job in refs.values() for ref in of_job})

@@ -968,6 +968,7 @@ class Registry:
         ranks: Sequence[str] = (),
         metrics: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
+        namespace: str = "",
         author: str = "",
         variant: str = "",
         sort: str = "",
@@ -981,7 +982,8 @@ class Registry:
         ``best`` names a metric, ``accuracy@imdb:test``: the page then holds of each adapter the version that is best by
         it, whatever its age, the best first. ``all_versions`` looks at older ones too, and so do ``metrics`` and a
         ``sort`` by a metric. ``ranks`` are comparisons such as ``<=16`` with the largest rank, ``metrics`` such as
-        ``accuracy>=0.9@imdb``. Raises UsageError for a condition that does not parse.
+        ``accuracy>=0.9@imdb``. ``namespace`` is ``-`` for adapters that have none. Raises UsageError for a condition
+        that does not parse.
 
         >>> pushed = registry.push("./science", "team/science", metrics=["accuracy=0.93@imdb"])
         >>> page = registry.search(ranks=["<=16"], metrics=["accuracy>=0.9@imdb"], sort="metric:accuracy")
@@ -990,7 +992,9 @@ class Registry:
         >>> [version.ref for version in registry.search(best="accuracy@imdb").items]
         ['team/science:v1']
         """
-        query = _parse_conditions(text, tasks, base, modules, ranks, metrics, labels, author, variant, all_versions)
+        query = _parse_conditions(
+            text, tasks, base, modules, ranks, metrics, labels, namespace, author, variant, all_versions
+        )
         order = parse_order(sort, best, text)
         query = msgspec.structs.replace(query, sort=order, best=bool(best), limit=limit, cursor=cursor)
         page = self._backend.search(query)
@@ -1008,20 +1012,26 @@ class Registry:
         ranks: Sequence[str] = (),
         metrics: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
+        namespace: str = "",
         author: str = "",
         variant: str = "",
         all_versions: bool = False,
     ) -> Facets:
-        """Count the versions that :meth:`search` finds by task, base, rank, module, variant and metric.
+        """Count the versions that :meth:`search` finds by task, base, rank, module, variant, namespace and metric.
 
-        Of more than 5,000 the newest are counted.
+        Of more than 5,000 the newest are counted. ``ranges`` says between which numbers each metric lies.
 
-        >>> pushed = registry.push("./science", "team/science", tasks=["qa"])
-        >>> [(count.kind.value, count.value, count.versions) for count in registry.facets().counts[:1]]
+        >>> pushed = registry.push("./science", "team/science", tasks=["qa"], metrics=["accuracy=0.9"])
+        >>> facets = registry.facets()
+        >>> [(count.kind.value, count.value, count.versions) for count in facets.counts[:1]]
         [('task', 'qa', 1)]
+        >>> facets.ranges
+        (MetricRange(name='accuracy', low=0.9, high=0.9, higher_is_better=True),)
         """
         return self._backend.facets(
-            _parse_conditions(text, tasks, base, modules, ranks, metrics, labels, author, variant, all_versions)
+            _parse_conditions(
+                text, tasks, base, modules, ranks, metrics, labels, namespace, author, variant, all_versions
+            )
         )
 
     def tasks(self, *, limit: int = 50, cursor: str | None = None) -> Page[TaskSummary]:
@@ -1828,6 +1838,7 @@ def _parse_conditions(
     ranks: Sequence[str],
     metrics: Sequence[str],
     labels: Mapping[str, str] | None,
+    namespace: str,
     author: str,
     variant: str,
     all_versions: bool,
@@ -1841,6 +1852,7 @@ def _parse_conditions(
         ranks=tuple(parse_comparison(rank) for rank in ranks),
         metrics=tuple(parse_metric_condition(metric) for metric in metrics),
         labels=tuple((labels or {}).items()),
+        namespace=namespace,
         author=author,
         variant=variant,
         all_versions=all_versions,

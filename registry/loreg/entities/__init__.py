@@ -130,6 +130,7 @@ from loreg.entities.summaries import (
     Facets,
     MetricDeclaration,
     MetricDeclared,
+    MetricRange,
     MetricSummary,
     MetricVocabulary,
     SearchWords,
@@ -150,6 +151,7 @@ from loreg.entities.usage import (
     UsageTotals,
 )
 from loreg.entities.versions import (
+    HIDDEN_SOURCE,
     MIRRORED_FROM,
     AdapterEntry,
     AliasMove,
@@ -176,6 +178,7 @@ from loreg.entities.webhooks import DeliveryState, Webhook, WebhookDelivery
 
 __all__ = [
     "ANONYMOUS_AUTHOR",
+    "HIDDEN_SOURCE",
     "MIRRORED_FROM",
     "PULL",
     "Access",
@@ -259,6 +262,7 @@ __all__ = [
     "MetricCondition",
     "MetricDeclaration",
     "MetricDeclared",
+    "MetricRange",
     "MetricSummary",
     "MetricVocabulary",
     "MirrorConflict",

@@ -378,6 +378,10 @@ class LocalBackend(Backend):
                 notes += describe_twins(tx, version_record.id, parsed.new_version.sketch, parsed.signs)
         for new_facts in parsed.facts:
             record_facts(tx, version_record.id, new_facts)
+        if parsed.new_version.provenance is not None and created and origin is None:
+            from loreg.local.source_names import describe_unshared_sources
+
+            notes += describe_unshared_sources(tx, parsed.new_version.adapter, parsed.new_version.provenance)
         return Committed(version_record.version, created, tuple(notes))
 
     def rehearse(self, parsed: ParsedCommit, store: BlobTransfer) -> None:

@@ -409,6 +409,7 @@ def _conditions(query: Query) -> dict[str, str | bool | tuple[str, ...]]:
         "rank": tuple(map(str, query.ranks)),
         "metric": tuple(map(str, query.metrics)),
         "label": tuple(f"{key}={value}" for key, value in query.labels),
+        "namespace": query.namespace,
         "author": query.author,
         "variant": query.variant,
         "all_versions": query.all_versions,

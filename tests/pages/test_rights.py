@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from loreg.server.pages import adapter, diff, invitation, lineage, merge, paths, static_files, version
-from loreg.server.pages.paths import JOB
 from loreg.server.pages.router import MODULES
 from pages.conftest import SCOPES, Site
 
@@ -27,7 +26,7 @@ PAGES = {
     merge.PATH: ("/merge?source=team/science:v1&weight=1", PRIVATE, "/api/v1/merge-preview?source=team/science:v1"),
     merge.RECIPE: ("", {}, ""),  # of what the URL says: test_merge.py
     "/jobs": ("/jobs", EVERYBODY, "/api/v1/jobs"),
-    JOB: ("/jobs/1", PRIVATE, "/api/v1/jobs/1"),
+    paths.JOB: ("/jobs/1", PRIVATE, "/api/v1/jobs/1"),
     "/audit": ("/audit", EVERYBODY, "/api/v1/events"),
     adapter.ADAPTER: ("/team/news", PRIVATE, "/api/v1/adapters/team/news/versions"),
     version.VERSION: ("/team/news/v1", PRIVATE, "/api/v1/adapters/team/news/versions/v1"),

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from loreg_cli.options import format_option, open_registry, page_options, table_options
 from loreg_cli.output import echo, print_json, print_pairs, print_table, warn
-
-if TYPE_CHECKING:
-    from loreg.entities import Job
 
 
 @click.group()
@@ -39,9 +34,7 @@ def jobs(limit: int, cursor: str | None, format_: str) -> None:
         for entry in page.items:
             click.echo(entry.id)
     else:
-        rows = [
-            (str(entry.id), entry.kind, entry.state, entry.author, _describe_outcome(entry)) for entry in page.items
-        ]
+        rows = [(str(entry.id), entry.kind, entry.state, entry.author, entry.outcome) for entry in page.items]
         print_table(["ID", "KIND", "STATE", "FOR", "WHAT"], rows, right=["ID"], prose=["WHAT"], drop=["FOR"])
     if page.cursor and format_ != "json":
         warn(f"more: --cursor {page.cursor}")
@@ -70,7 +63,7 @@ def show(job_id: int, format_: str) -> None:
             ("state", shown.state),
             ("worker", f"{shown.worker}, attempt {shown.attempts}" if shown.worker else ""),
             ("progress", f"{shown.what} {shown.done} of {shown.total}" if shown.total else ""),
-            ("outcome", _describe_outcome(shown)),
+            ("outcome", shown.outcome),
         ]
     )
 
@@ -84,11 +77,3 @@ def cancel(job_id: int) -> None:
     loreg job cancel 7
     """
     echo(f"job {job_id} is {open_registry().jobs.cancel(job_id).state}")
-
-
-def _describe_outcome(shown: Job) -> str:
-    """Return the job's error, version or model, or what its report says in short; empty if it has none yet."""
-    if shown.error:
-        return str(shown.error.get("message", ""))
-    names = ("version", "model", "summary")
-    return str(next((shown.result[name] for name in names if shown.result.get(name)), ""))

@@ -23,6 +23,7 @@ from loreg.entities import (
     AdapterComparison,
     AdapterDiff,
     AdapterEntry,
+    AdapterSpectra,
     AliasShares,
     BackupReport,
     BakeResult,
@@ -39,6 +40,7 @@ from loreg.entities import (
     ExportResult,
     ExtractResult,
     Facets,
+    FindingCounts,
     FollowedEvent,
     ForgetReport,
     GcReport,
@@ -82,6 +84,7 @@ from loreg.entities import (
     UsageBy,
     VerifyReport,
     Version,
+    VersionFacts,
     VersionMetadata,
     no_progress,
 )
@@ -544,6 +547,22 @@ class Registry:
         weights = [1.0] * len(sources) if weights is None else weights
         return self._backend.preview_merge(tuple(map(parse_ref, sources)), tuple(map(float, weights)), rank)
 
+    def spectra(self, ref: str) -> AdapterSpectra:
+        """Return the singular values of the deltas of the version that ``ref`` means; no torch is needed.
+
+        Its files are read the first time. Raises NotFoundError, MergeError for an adapter whose deltas are not its
+        factors alone (DoRA, PiSSA), NotAllowedError for what is too much for a registry to compute, and ConflictError
+        while it reads others.
+
+        >>> version = registry.push("./science", "team/science").version
+        >>> spectra = registry.spectra(version.ref)
+        >>> [(module.module, round(module.norm, 3), module.stable_rank) for module in spectra.modules]
+        [('layers.0.q_proj', 2.828, 2.0)]
+        >>> spectra.retained
+        (0.0, 0.5, 1.0)
+        """
+        return self._backend.spectra(parse_ref(ref))
+
     def rerank(
         self,
         source: Path | str,
@@ -654,6 +673,28 @@ class Registry:
         if self.settings.endpoint:
             return self._do_by_worker(JobKind.SKETCH, {}, SketchReport, progress)
         return sketch_missing(self.context, progress)
+
+    def facts(self, ref: str) -> tuple[VersionFacts, ...]:
+        """Return what the registry's probes said of a version, by the probes' names, read from its stored files.
+
+        ``check`` is said of every version at its push: the findings by its header, alone and in every server.
+
+        >>> (facts,) = registry.facts(str(registry.push("./science", "team/science").version.ref))
+        >>> facts.probe, sorted(facts.value["findings"])
+        ('check', [])
+        """
+        return self._backend.facts(parse_ref(ref))
+
+    def count_findings(self, pattern: str = "*") -> FindingCounts:
+        """Count by code and namespace the versions with each finding, of the adapters that match ``pattern``.
+
+        Beside them stands how many versions were checked, and how many of those by other rules than the registry has
+        by now. Yanked versions are not counted.
+
+        >>> registry.count_findings("team/*").findings
+        ()
+        """
+        return self._backend.count_findings(parse_adapter_pattern(pattern))
 
     def near_duplicates(self, pattern: str = "*") -> tuple[NearDuplicates, ...]:
         """Return groups of versions whose deltas are nearly the same, of the adapters that match ``pattern``.

@@ -195,6 +195,11 @@ NO_CHANGE = {
     ("POST", "/sign-in"): "gives the browser a cookie that holds the token; the registry keeps nothing of it",
     ("POST", "/sign-out"): "takes the cookie away from the browser",
     ("POST", "/_/merge-job"): "a page's form for POST /api/v1/jobs, whose event it has (tests/pages/test_merge.py)",
+    (
+        "POST",
+        "/_/job-cancel",
+    ): "a page's form for DELETE /api/v1/jobs/{job_id}, whose event it has (tests/pages/test_jobs.py)",
+    ("POST", "/_/job-again"): "a page's form for POST /api/v1/jobs, whose event it has (tests/pages/test_jobs.py)",
     ("POST", "/api/validate-yaml"): "looks at the text that was sent, and keeps nothing",
 }
 _READING = {"GET", "HEAD", "OPTIONS"}
@@ -404,7 +409,7 @@ READING = {
     "jobs.list", "jobs.wait", "facets", "tasks", "metrics", "find_metric_slips", "bases.summaries", "plan_import",
     "identify", "near_duplicates", "diff", "descendants", "whoami", "doctor", "verify", "usage", "list_backup", "close",
     "deployments", "webhooks.list", "webhooks.deliveries", "canaries", "promotions", "shares", "route",
-    "preview_merge",
+    "preview_merge", "spectra", "facts", "count_findings",
 }  # fmt: skip
 #: Changes that no event can tell of.
 NOT_LOGGED = {

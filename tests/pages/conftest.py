@@ -85,6 +85,7 @@ def browser() -> Iterator[Browser]:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server on SQLite and a folder, for tests that change nothing."""
     with open_site(empty_folders(tmp_path_factory.mktemp("site"))) as site:
+        site.behind.jobs.submit("merge", sources=["team/science", "lab/history"], name="team/blend")
         yield site
 
 

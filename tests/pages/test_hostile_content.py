@@ -72,9 +72,10 @@ PIECES = (
     "|a\n",
 )
 PAGES = (
-    "/", "/facets", "/team/evil", "/team/evil/v2", "/team/evil/v2/inside", "/team/merged", "/team/merged/v1",
+    "/", "/facets", "/team/evil", "/team/evil/v2", "/team/evil/v2/inside", "/team/evil/v2/spectra", "/team/merged",
+    "/team/merged/v1",
     "/deployments", "/audit", "/team/evil/diff/v1..v2", "/team/evil/diff/v2..v1",
-    "/team/merged/v1/lineage", "/bases",
+    "/team/merged/v1/lineage", "/bases", "/jobs", "/jobs/1",
     "/merge?source=team/evil:v1&source=team/merged:v1&rank=2&compute=1", "/merge?source=team/evil:v2&compute=1",
 )  # fmt: skip
 
@@ -113,6 +114,8 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         registry.merge(["team/science", source], MergeOptions(), name="team/merged", metadata=VersionMetadata())
         registry.tag("team/evil:v2", "prod")
         registry.yank("team/evil:v1", reason=SCRIPT)
+        metadata = {"message": SCRIPT + LONG, "tasks": [SCRIPT], "labels": {"L": BREAKING}}
+        registry.jobs.submit("merge", sources=["team/evil:v2"], weights=[1.0], name="team/asked", **metadata)
         versions = [{"name": text[:90], "ref": "team/evil:v2", "alias": "prod"} for text in printable]
         report = {"server": SCRIPT[:90], "replica": BREAKING[:90], "kind": "vllm", "versions": versions}
         answer = httpx.put(f"{endpoint}/api/v1/deployments", json=report, headers={"X-Loreg-Author": "=2+3"})

@@ -108,14 +108,14 @@ class TestJob:
         page = person.go(PATH)
         page.get_by_label("Push it as").fill("team/blend")
         page.get_by_role("button", name="Let a worker merge it").click()
-        page.get_by_role("status").wait_for()
+        page.wait_for_url("**/jobs/*")
         (job,) = own.behind.jobs.list()
         assert (
             job.request["sources"] == [own.behind.show(ref).version.pinned for ref in SOURCES] or job.request["sources"]
         )
         assert (job.request["weights"], job.request["rank"], job.request["name"]) == ([0.7, 0.3], 8, "team/blend")
         assert "job submit" in {event.action for event in own.behind.events()}
-        assert f"Job {job.id} is queued" in page.get_by_role("status").inner_text()
+        assert f"Job {job.id}" in page.get_by_role("heading", level=1).inner_text()
 
     def test_a_reader_cannot(self, own: Site):
         with own.visit("reader") as client:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from loreg.server.pages import adapter, diff, invitation, lineage, merge, static_files, version
+from loreg.server.pages import adapter, diff, invitation, lineage, merge, paths, static_files, version
 from loreg.server.pages.router import MODULES
 from pages.conftest import SCOPES, Site
 
@@ -25,6 +25,8 @@ PAGES = {
     "/deployments": ("/deployments", EVERYBODY, "/api/v1/deployments"),
     merge.PATH: ("/merge?source=team/science:v1&weight=1", PRIVATE, "/api/v1/merge-preview?source=team/science:v1"),
     merge.RECIPE: ("", {}, ""),  # of what the URL says: test_merge.py
+    "/jobs": ("/jobs", EVERYBODY, "/api/v1/jobs"),
+    paths.JOB: ("/jobs/1", PRIVATE, "/api/v1/jobs/1"),
     "/audit": ("/audit", EVERYBODY, "/api/v1/events"),
     adapter.ADAPTER: ("/team/news", PRIVATE, "/api/v1/adapters/team/news/versions"),
     version.VERSION: ("/team/news/v1", PRIVATE, "/api/v1/adapters/team/news/versions/v1"),
@@ -32,6 +34,7 @@ PAGES = {
     diff.CHOOSE_DIFF: ("/team/news/diff?a=v1&b=v2", dict.fromkeys(ROLES, 303), ""),
     diff.DIFF: ("/team/news/diff/v1..v2", PRIVATE, ""),
     lineage.LINEAGE: ("/team/news/v1/lineage", PRIVATE, ""),
+    paths.SPECTRA: ("/team/news/v1/spectra", PRIVATE, "/api/v1/adapters/team/news/versions/v1/spectra"),
     static_files.PATH: ("", {}, ""),  # the same for everybody: test_static_files.py
     invitation.PATH: ("/_/invitation", dict.fromkeys(ROLES, 404), ""),
 }
@@ -68,11 +71,11 @@ def test_a_page_as_json_is_what_the_api_answers(site: Site, role: str):
 
 @pytest.mark.parametrize("role", ["", "stranger"])
 def test_no_page_names_what_may_not_be_seen(site: Site, role: str):
-    hidden = re.compile(r"team/(?:news|science|both)|news-topics|MiniLM")
+    hidden = re.compile(r"team/(?:news|science|both|blend)|news-topics|MiniLM")
     with site.visit(role) as client:
         for path in (
             "/", "/?text=adapter", "/?task=qa", "/?base=llama", "/facets", "/facets?task=qa", "/bases", "/deployments",
-            "/audit", "/audit?format=csv",
+            "/audit", "/audit?format=csv", "/jobs",
         ):  # fmt: skip
             answer = client.get(path)
             assert answer.status_code == 200

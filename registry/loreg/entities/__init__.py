@@ -39,6 +39,7 @@ from loreg.entities.deletion import (
 )
 from loreg.entities.deployments import DeployedVersion, Deployment, DeploymentReport
 from loreg.entities.events import ALL_EVENTS, EventFilter, FollowedEvent
+from loreg.entities.facts import CheckedCount, FindingCount, FindingCounts, NewFacts, VersionFacts
 from loreg.entities.garbage import (
     Garbage,
     GarbageClaim,
@@ -121,6 +122,7 @@ from loreg.entities.snapshots import (
     SnapshotList,
     SnapshotRules,
 )
+from loreg.entities.spectra import AdapterSpectra, ModuleSpectrum
 from loreg.entities.summaries import (
     BaseSummary,
     FacetCount,
@@ -185,6 +187,7 @@ __all__ = [
     "AdapterDiff",
     "AdapterEntry",
     "AdapterSimilarity",
+    "AdapterSpectra",
     "AliasMove",
     "AliasShares",
     "AttachmentOutcome",
@@ -203,6 +206,7 @@ __all__ = [
     "Candidate",
     "CatalogSnapshot",
     "CheckReport",
+    "CheckedCount",
     "Commit",
     "Committed",
     "Comparison",
@@ -227,6 +231,8 @@ __all__ = [
     "Facts",
     "FieldDiff",
     "Finding",
+    "FindingCount",
+    "FindingCounts",
     "FollowedEvent",
     "ForgetReport",
     "Garbage",
@@ -265,10 +271,12 @@ __all__ = [
     "MirrorReport",
     "MissingVersion",
     "ModuleDiff",
+    "ModuleSpectrum",
     "ModuleType",
     "MoveReport",
     "Namespace",
     "NearDuplicates",
+    "NewFacts",
     "NewVersion",
     "Operator",
     "Origin",
@@ -340,6 +348,7 @@ __all__ = [
     "VerifyReport",
     "Version",
     "VersionContent",
+    "VersionFacts",
     "VersionMetadata",
     "WaitingGarbage",
     "Webhook",

@@ -169,3 +169,10 @@ class Job(Value, frozen=True):
     def ended(self) -> bool:
         """Whether it has reached its last state: done, failed or cancelled."""
         return self.state in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+    @property
+    def outcome(self) -> str:
+        """What came of it: its error, the version or model that it made, or what its report says in short; or empty."""
+        if self.error:
+            return self.error.get("message", "")
+        return next((str(self.result[name]) for name in ("version", "model", "summary") if self.result.get(name)), "")

@@ -11,6 +11,7 @@ from loreg.backend import Backend, EventStream
 from loreg.entities import (
     ALL_EVENTS,
     AdapterEntry,
+    AdapterSpectra,
     AliasShares,
     BaseAdded,
     BaseAttachment,
@@ -30,6 +31,7 @@ from loreg.entities import (
     Event,
     EventFilter,
     Facets,
+    FindingCounts,
     Job,
     LineageEdge,
     MergePreview,
@@ -52,6 +54,7 @@ from loreg.entities import (
     Usage,
     UsageBy,
     Version,
+    VersionFacts,
     Webhook,
     WebhookDelivery,
 )
@@ -132,12 +135,24 @@ class RemoteBackend(Backend):
     def sketch(self, ref: Ref) -> Sketch | None:
         return self._server.get(f"{_version_path(ref)}/sketch", SketchResponse).sketch
 
+    def facts(self, ref: Ref) -> tuple[VersionFacts, ...]:
+        return self._server.get(f"{_version_path(ref)}/facts", tuple[VersionFacts, ...])
+
+    def count_findings(self, pattern: AdapterPattern) -> FindingCounts:
+        try:
+            return self._server.get(f"{_API}/findings", FindingCounts, {"pattern": str(pattern)})
+        except NotFoundError:
+            return FindingCounts((), ())
+
     def near_duplicates(self, pattern: AdapterPattern) -> tuple[NearDuplicates, ...]:
         return self._server.get(f"{_API}/near-duplicates", tuple[NearDuplicates, ...], {"pattern": str(pattern)})
 
     def preview_merge(self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None) -> MergePreview:
         parameters = {"source": list(map(str, sources)), "weight": list(map(repr, map(float, weights))), "rank": rank}
         return self._server.get(f"{_API}/merge-preview", MergePreview, parameters)
+
+    def spectra(self, ref: Ref) -> AdapterSpectra:
+        return self._server.get(f"{_version_path(ref)}/spectra", AdapterSpectra)
 
     def search(self, query: Query) -> SearchPage:
         parameters = {**_conditions(query), **_order(query), "limit": query.limit, "cursor": query.cursor}

@@ -14,7 +14,7 @@ from loreg.refs import Ref, parse_ref
 from loreg.server.pages import sessions
 from loreg.server.pages.error_curve import ErrorCurve, draw_error_curve
 from loreg.server.pages.merge_form import PATH, MergeQuestion, read_question
-from loreg.server.pages.paths import with_query
+from loreg.server.pages.paths import job_path, with_query
 from loreg.server.pages.rank_limits import RankVerdict, judge_ranks
 from loreg.server.pages.visitor import HEADERS, PageRoute, Visitor, get_visitor, page
 from loreg.value import Value
@@ -48,7 +48,6 @@ class MergeView(Value, frozen=True):
     compute_path: str
     recipe_path: str
     command: str
-    job: str
     may_ask: bool
 
 
@@ -79,7 +78,6 @@ async def merge(request: Request) -> Response:
         compute_path=with_query(PATH, [*question.pairs, ("compute", "1")]),
         recipe_path=with_query(RECIPE, question.pairs),
         command=question.command("--dry-run") if refs else "",
-        job=request.query_params.get("job", "") if request.query_params.get("job", "").isdecimal() else "",
         may_ask=bool(visitor.secret),
     )
     return page(
@@ -116,7 +114,7 @@ async def submit(request: Request) -> Response:
         **({"rank": question.rank} if question.rank else {}),
     }
     job = await visitor.backend.submit("merge", document)
-    return RedirectResponse(with_query(PATH, [*question.pairs, ("job", str(job.id))]), 303)
+    return RedirectResponse(job_path(job.id), 303)
 
 
 def _preview(visitor: Visitor, refs: tuple[Ref, ...], question: MergeQuestion) -> NumbersView:

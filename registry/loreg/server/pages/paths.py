@@ -5,8 +5,10 @@
 ``/healthz`` and the like    programs': ``/healthz``, ``/readyz``, ``/metrics``, ``/openapi.json``
 ``/NS/NAME/resolve/…``       clients of the Hub
 ``/``, ``/WORD``             pages: no adapter has a path of one part
+``/jobs/ID``                 page of a job: an adapter ``jobs/7`` has none, its versions have theirs
 ``/NS/NAME``, ``…/vN``       pages of an adapter and its versions; ``-`` stands for no namespace
 ``/NS/NAME/vN/lineage``      page of what it was made from, and what was made of it
+``/NS/NAME/vN/spectra``      page of how large its deltas are, and how they spread
 ``/NS/NAME/diff/vN..vM``     page of what changed between two versions
 ``/_/…``                     files and actions of the pages: no namespace begins with ``_``
 ===========================  =======================================================================
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 from urllib.parse import quote, urlencode
 
-from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.convertors import IntegerConvertor, StringConvertor, register_url_convertor
 
 from loreg.entities import Version
 from loreg.errors import LoregError
@@ -39,15 +41,23 @@ class _NumberConvertor(StringConvertor):
     regex = "v[1-9][0-9]{0,8}"
 
 
+class _JobConvertor(IntegerConvertor):
+    regex = "[1-9][0-9]{0,9}"
+
+
 register_url_convertor("namespace", _NamespaceConvertor())
 register_url_convertor("adapter", _AdapterConvertor())
 register_url_convertor("number", _NumberConvertor())
+register_url_convertor("job", _JobConvertor())
 
 ADAPTER = "/{namespace:namespace}/{name:adapter}"
 VERSION = ADAPTER + "/{number:number}"
 LINEAGE = VERSION + "/lineage"
+SPECTRA = VERSION + "/spectra"
 CHOOSE_DIFF = ADAPTER + "/diff"
 DIFF = CHOOSE_DIFF + "/{before:number}..{after:number}"
+JOBS = "/jobs"
+JOB = JOBS + "/{job_id:job}"
 
 
 def is_for_programs(path: str) -> bool:
@@ -83,6 +93,11 @@ def ref_path(ref: str) -> str:
     except LoregError:
         return ""
     return page_path(parsed.adapter, parsed.number)
+
+
+def job_path(job_id: int) -> str:
+    """Return the path of a job's page."""
+    return f"{JOBS}/{job_id}"
 
 
 def api_path(adapter: AdapterName, *parts: str) -> str:

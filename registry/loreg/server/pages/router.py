@@ -17,9 +17,11 @@ from loreg.server.pages import (
     diff,
     facets,
     invitation,
+    jobs,
     lineage,
     merge,
     sign_in,
+    spectra,
     start,
     static_files,
     version,
@@ -38,12 +40,14 @@ MODULES = (
     audit,
     bases,
     merge,
+    jobs,
     browse,
     facets,
     adapter,
     version,
     diff,
     lineage,
+    spectra,
 )
 
 

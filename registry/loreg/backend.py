@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Protocol
 
 from loreg.entities import (
+    ALL_EVENTS,
     AdapterEntry,
     AdapterSpectra,
     AliasShares,
@@ -29,6 +30,7 @@ from loreg.entities import (
     DeploymentReport,
     Details,
     Event,
+    EventFilter,
     Facets,
     FindingCounts,
     Job,
@@ -382,8 +384,11 @@ class Backend(Protocol):
         """Forget the files that the version became for ``request``: for who had them made, and administrators."""
         ...
 
-    def events(self, limit: int, cursor: str | None, adapter: AdapterName | None = None) -> Page[Event]:
-        """Return a page of events, the newest first: who did what, and when; with ``adapter`` to that one alone."""
+    def events(self, limit: int, cursor: str | None, wanted: EventFilter = ALL_EVENTS) -> Page[Event]:
+        """Return a page of the events that are wanted, the newest first: who did what, and when.
+
+        Raises NotFoundError for an adapter that is not there.
+        """
         ...
 
     def select(self, selectors: Sequence[Selector], query: Query | None = None) -> Selection:

@@ -92,6 +92,7 @@ from loreg.errors import LoregError, NotAllowedError, NotFoundError, UsageError
 from loreg.parsing import (
     format_span,
     parse_comparison,
+    parse_event_filter,
     parse_metric_condition,
     parse_order,
     parse_share,
@@ -1291,16 +1292,36 @@ class Registry:
 
     # The registry itself
 
-    def events(self, *, name: str = "", limit: int = 50, cursor: str | None = None) -> Page[Event]:
+    def events(
+        self,
+        *,
+        name: str = "",
+        namespace: str = "",
+        author: str = "",
+        actions: Sequence[str] = (),
+        since: str = "",
+        until: str = "",
+        pulls: bool = True,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Event]:
         """Return a page of events, the newest first: who did what, and when; with ``name`` to that adapter alone.
+
+        ``namespace`` is ``-`` for adapters that have none. ``since`` and ``until`` are dates, ``2026-11-25``, of which
+        the latter is within, times, ``2026-11-25T18:00+01:00``, or spans before now, ``7d``. Without ``pulls`` they are
+        those that change something. Raises UsageError for an action or a time that is none.
 
         >>> pushed = registry.push("./science", "team/science", aliases=["prod"])
         >>> [(event.action, event.ref) for event in registry.events(name="team/science")]
         [('tag', 'team/science:v1'), ('push', 'team/science:v1')]
+        >>> [event.action for event in registry.events(actions=["push", "yank"], since="1h")]
+        ['push']
         """
-        adapter = parse_adapter_name(name) if name else None
-        page = self._backend.events(limit, cursor, adapter)
-        return page.followed_by(Event, lambda cursor: self._backend.events(limit, cursor, adapter))
+        wanted = parse_event_filter(
+            adapter=name, namespace=namespace, author=author, actions=actions, since=since, until=until, pulls=pulls
+        )
+        page = self._backend.events(limit, cursor, wanted)
+        return page.followed_by(Event, lambda cursor: self._backend.events(limit, cursor, wanted))
 
     def deployments(self, pattern: str = "*", *, limit: int = 50, cursor: str | None = None) -> Page[Deployment]:
         """Return a page of which folders and servers have which versions of the adapters that match, as they tell.

@@ -38,7 +38,7 @@ from loreg.entities.deletion import (
     Tombstone,
 )
 from loreg.entities.deployments import DeployedVersion, Deployment, DeploymentReport
-from loreg.entities.events import FollowedEvent
+from loreg.entities.events import ALL_EVENTS, EventFilter, FollowedEvent
 from loreg.entities.facts import CheckedCount, FindingCount, FindingCounts, NewFacts, VersionFacts
 from loreg.entities.garbage import (
     Garbage,
@@ -177,6 +177,7 @@ from loreg.entities.versions import (
 from loreg.entities.webhooks import DeliveryState, Webhook, WebhookDelivery
 
 __all__ = [
+    "ALL_EVENTS",
     "ANONYMOUS_AUTHOR",
     "HIDDEN_SOURCE",
     "MIRRORED_FROM",
@@ -219,6 +220,7 @@ __all__ = [
     "Details",
     "DoctorCheck",
     "Event",
+    "EventFilter",
     "ExportResult",
     "ExportSummary",
     "ExtractResult",

@@ -49,6 +49,7 @@ from loreg.catalog.version_details import version_details, version_files
 from loreg.catalog.version_json import VersionRecord
 from loreg.checking.policy import Policy, policy_to_json
 from loreg.entities import (
+    ALL_EVENTS,
     ANONYMOUS_AUTHOR,
     Access,
     AdapterEntry,
@@ -71,6 +72,7 @@ from loreg.entities import (
     DeploymentReport,
     Details,
     Event,
+    EventFilter,
     Facets,
     FindingCounts,
     Job,
@@ -608,9 +610,9 @@ class LocalBackend(Backend):
             require(self._access, job.kind.role, job.namespace)
             return jobs.cancel(tx, job_id)
 
-    def events(self, limit: int, cursor: str | None, adapter: AdapterName | None = None) -> Page[Event]:
+    def events(self, limit: int, cursor: str | None, wanted: EventFilter = ALL_EVENTS) -> Page[Event]:
         with self.catalog.read(self._access) as tx:
-            return events.list_page(tx, limit, cursor, adapter)
+            return events.list_page(tx, limit, cursor, wanted)
 
     def select(self, selectors: Sequence[Selector], query: Query | None = None) -> Selection:
         registry = self.catalog.registry_id

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from loreg.backend import Backend, EventStream
 from loreg.entities import (
+    ALL_EVENTS,
     AdapterEntry,
     AdapterSpectra,
     AliasShares,
@@ -28,6 +29,7 @@ from loreg.entities import (
     DeploymentReport,
     Details,
     Event,
+    EventFilter,
     Facets,
     FindingCounts,
     Job,
@@ -318,8 +320,18 @@ class RemoteBackend(Backend):
     def cancel_job(self, job_id: int) -> Job:
         return self._server.delete(f"{_API}/jobs/{job_id}", Job)
 
-    def events(self, limit: int, cursor: str | None, adapter: AdapterName | None = None) -> Page[Event]:
-        parameters = {"limit": limit, "cursor": cursor, "adapter": str(adapter) if adapter else None}
+    def events(self, limit: int, cursor: str | None, wanted: EventFilter = ALL_EVENTS) -> Page[Event]:
+        parameters = {
+            "limit": limit,
+            "cursor": cursor,
+            "adapter": str(wanted.adapter) if wanted.adapter else None,
+            "namespace": wanted.namespace,
+            "author": wanted.author,
+            "action": wanted.actions,
+            "since": wanted.since.isoformat() if wanted.since else None,
+            "until": wanted.until.isoformat() if wanted.until else None,
+            "pulls": wanted.pulls,
+        }
         return self._server.get(f"{_API}/events", Page[Event], parameters)
 
     def usage(self, by: UsageBy, pattern: AdapterPattern, limit: int, cursor: str | None) -> Usage:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from loreg.server.pages import adapter, diff, invitation, lineage, merge, static_files, version
-from loreg.server.pages.paths import JOB
+from loreg.server.pages.paths import BASE, JOB
 from loreg.server.pages.router import MODULES
 from pages.conftest import SCOPES, Site
 
@@ -21,6 +21,7 @@ PAGES = {
     "/": ("/", EVERYBODY, "/api/v1/search"),
     "/facets": ("/facets", EVERYBODY, "/api/v1/facets"),
     "/bases": ("/bases", EVERYBODY, "/api/v1/base-summaries"),
+    BASE: ("", {}, ""),  # test_bases.py
     "/start": ("/start", EVERYBODY, ""),
     "/sign-in": ("/sign-in", EVERYBODY, ""),
     "/deployments": ("/deployments", EVERYBODY, "/api/v1/deployments"),

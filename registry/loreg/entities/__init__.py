@@ -23,6 +23,7 @@ from loreg.entities.bases import (
     BaseMatch,
     BaseModel,
     BaseRelation,
+    RelatedBase,
     Verdict,
     VerdictKind,
 )
@@ -286,6 +287,7 @@ __all__ = [
     "RankRuleKind",
     "Reference",
     "ReferenceKind",
+    "RelatedBase",
     "Repair",
     "RepairReport",
     "ReproduceResult",

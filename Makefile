@@ -10,7 +10,7 @@ SCHEDULES ?= 100000
 SPHINX = OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --jobs auto --quiet
 
 .PHONY: help demo serve test test-slow coverage attacks lint audit format zoo architectures truth truth-live faults soak soak-gc simulate gpu gpu-wheels bench \
-  bench-merge bench-bake bench-check bench-keep bench-serve bench-identify bench-live bench-sweep identify-proof docs docs-links fuzz release clean
+  bench-merge bench-bake bench-check bench-keep bench-serve bench-identify bench-live bench-pages bench-sweep identify-proof docs docs-links fuzz release clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -161,6 +161,9 @@ identify-proof: $(READY) ## copy a thousand adapters in every way, and print how
 
 bench-serve: $(READY) ## print the server beside plain boto3, huggingface_hub and an empty route, over a million adapters (10 minutes)
 	@$(BIN)/python benchmarks/serve.py
+
+bench-pages: $(READY) ## print the pages over a million adapters beside an empty page of the same framework (10 minutes)
+	@$(BIN)/python benchmarks/pages.py
 
 fuzz: $(READY) ## 100,000 odd documents, then ten minutes of libFuzzer; keeps a case per branch in tests/fuzz/corpus
 	@LOREG_FUZZ_CASES=50000 $(BIN)/pytest -n 2 -m slow -o timeout=3600 tests/fuzz/test_fuzz.py

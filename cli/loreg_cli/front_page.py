@@ -22,7 +22,7 @@ All commands: loreg --help. One of them: loreg push --help."""
 GROUPS = {
     "Store and fetch": ("import", "push", "pull", "ls", "tag", "untag", "metric", "yank", "unyank"),
     "Find and understand": (
-        "search", "tasks", "bases", "show", "log", "lineage", "diff", "compare", "identify", "check", "open",
+        "search", "tasks", "bases", "show", "spectra", "log", "lineage", "diff", "compare", "identify", "check", "open",
     ),
     "Combine": ("merge", "k-merge", "sweep", "methods", "rerank", "reproduce", "extract", "bake"),
     "Serve": ("ui", "serve", "worker", "job", "sync", "deployments", "export"),
@@ -35,7 +35,7 @@ GROUPS = {
 _RARE = ("Serve", "Keep", "Administer")
 _WIDTH = len("merge, k-merge")
 #: What belongs to a command stands in its line.
-_PAIRS = {"tag": "untag", "yank": "unyank", "tasks": "bases", "merge": "k-merge", "sweep": "methods"}
+_PAIRS = {"show": "spectra", "tag": "untag", "yank": "unyank", "tasks": "bases", "merge": "k-merge", "sweep": "methods"}
 
 
 def write_commands(formatter: click.HelpFormatter, summaries: Mapping[str, str]) -> None:

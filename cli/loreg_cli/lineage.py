@@ -59,6 +59,6 @@ def _print_ancestors(version: Version, edges: Sequence[LineageEdge]) -> None:
         return
     click.echo(version.pinned)
     for edge in edges:
-        parent = edge.parent_ref or f"{edge.parent.label} (not in this registry)"
+        parent = edge.parent_ref or edge.parent.label + ("" if edge.parent.is_hidden else " (not in this registry)")
         made = f"  in {edge.child}" if edge.depth > 1 else ""
         echo(f"{'  ' * edge.depth}{edge.parent.weight:+g} × {parent}@sha256:{edge.parent.digest[:12]}{made}")

@@ -57,6 +57,7 @@ _SUMMARIES = {
     "search": "Find versions by task, metric, base, rank, text.",
     "serve": "Answer over HTTP: one registry for a team.",
     "show": "Show all that is known of a version.",
+    "spectra": "Show how large the deltas are, and how they spread.",
     "sweep": "Find the method and the weights to merge by.",
     "sync": "Keep a folder as a selection says, also as it changes.",
     "tag": "Point an alias to a version.",

@@ -50,6 +50,7 @@ _MAX_NAMES = 5  # in one line
     callback=read_labels,
     help="Has this label; repeatable.",
 )
+@click.option("--namespace", default="", metavar="NAME", help="In this one; - is none.", callback=refuse_empty)
 @click.option("--author", default="", metavar="NAME", help="Pushed by NAME.", callback=refuse_empty)
 @click.option("--variant", default="", metavar="KIND", help="lora, rslora, dora, …", callback=refuse_empty)
 @click.option(
@@ -68,7 +69,7 @@ _MAX_NAMES = 5  # in one line
     "relevance.",
 )
 @click.option("--all-versions", is_flag=True, help="Not only the newest version of each adapter.")
-@click.option("--facets", is_flag=True, help="Count what is found by task, base, rank, module, variant and metric.")
+@click.option("--facets", is_flag=True, help="Count what is found by task, base, rank, namespace, …")
 @page_options
 @table_options
 @format_option
@@ -106,12 +107,21 @@ def _print_facets(facets: Facets, format_: str) -> None:
     if format_ == "json":
         print_json(facets)
         return
-    rows = [(count.kind.value, count.value or "(by a path)", f"{count.versions:,}") for count in facets.counts]
+    ranges = {metric.name: f"{metric.low:.6g} to {metric.high:.6g}" for metric in facets.ranges}
+    rows = [
+        (
+            count.kind.value,
+            count.value or "(by a path)",
+            f"{count.versions:,}",
+            ranges.get(count.value, "") if count.kind.value == "metric" else "",
+        )
+        for count in facets.counts
+    ]
     if format_ == "quiet":
-        for kind, value, _ in rows:
+        for kind, value, *_ in rows:
             click.echo(f"{kind}={value}")
     elif rows:
-        print_table(["FACET", "VALUE", "VERSIONS"], rows, right=["VERSIONS"])
+        print_table(["FACET", "VALUE", "VERSIONS", "RANGE"], rows, right=["VERSIONS"])
     of = f"of the newest {facets.versions:,} versions" if facets.is_capped else f"of {facets.versions:,} versions"
     click.echo(of if rows else "nothing found", err=True)
 

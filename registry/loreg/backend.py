@@ -11,6 +11,7 @@ from typing import Protocol
 
 from loreg.entities import (
     AdapterEntry,
+    AdapterSpectra,
     AliasShares,
     BaseAdded,
     BaseAttachment,
@@ -29,6 +30,7 @@ from loreg.entities import (
     Details,
     Event,
     Facets,
+    FindingCounts,
     Job,
     LineageEdge,
     MergePreview,
@@ -50,6 +52,7 @@ from loreg.entities import (
     Usage,
     UsageBy,
     Version,
+    VersionFacts,
     Webhook,
     WebhookDelivery,
 )
@@ -131,6 +134,21 @@ class Backend(Protocol):
         """Return what is stored of the weights of the version that ``ref`` means; None if nothing is."""
         ...
 
+    def facts(self, ref: Ref) -> tuple[VersionFacts, ...]:
+        """Return what probes said of the version that ``ref`` means, by the probes' names.
+
+        The registry read it from the stored files itself: nothing of it is what a client said.
+        """
+        ...
+
+    def count_findings(self, pattern: AdapterPattern) -> FindingCounts:
+        """Count by code and namespace the versions with each finding of the probe ``check``, of adapters that match.
+
+        And those that were checked, of all that there are. Yanked versions are not counted. A server that is too old
+        counts none.
+        """
+        ...
+
     def near_duplicates(self, pattern: AdapterPattern) -> tuple[NearDuplicates, ...]:
         """Return the groups of versions, not yanked, whose deltas are nearly the same, by their sketches.
 
@@ -143,6 +161,14 @@ class Backend(Protocol):
 
         Raises UsageError, MergeError for what cannot be merged or needs more than the adapters, NotAllowedError for
         what is too much for a registry, and ConflictError while it computes the first preview of other versions.
+        """
+        ...
+
+    def spectra(self, ref: Ref) -> AdapterSpectra:
+        """Return the singular values of the deltas of the version that ``ref`` means.
+
+        Raises MergeError for one whose deltas are not its factors alone, NotAllowedError for what is too much for a
+        registry, and ConflictError while it reads other versions.
         """
         ...
 

@@ -23,6 +23,7 @@ from loreg.entities import (
     AdapterComparison,
     AdapterDiff,
     AdapterEntry,
+    AdapterSpectra,
     AliasShares,
     BackupReport,
     BakeResult,
@@ -39,6 +40,7 @@ from loreg.entities import (
     ExportResult,
     ExtractResult,
     Facets,
+    FindingCounts,
     FollowedEvent,
     ForgetReport,
     GcReport,
@@ -82,6 +84,7 @@ from loreg.entities import (
     UsageBy,
     VerifyReport,
     Version,
+    VersionFacts,
     VersionMetadata,
     no_progress,
 )
@@ -543,6 +546,22 @@ class Registry:
         weights = [1.0] * len(sources) if weights is None else weights
         return self._backend.preview_merge(tuple(map(parse_ref, sources)), tuple(map(float, weights)), rank)
 
+    def spectra(self, ref: str) -> AdapterSpectra:
+        """Return the singular values of the deltas of the version that ``ref`` means; no torch is needed.
+
+        Its files are read the first time. Raises NotFoundError, MergeError for an adapter whose deltas are not its
+        factors alone (DoRA, PiSSA), NotAllowedError for what is too much for a registry to compute, and ConflictError
+        while it reads others.
+
+        >>> version = registry.push("./science", "team/science").version
+        >>> spectra = registry.spectra(version.ref)
+        >>> [(module.module, round(module.norm, 3), module.stable_rank) for module in spectra.modules]
+        [('layers.0.q_proj', 2.828, 2.0)]
+        >>> spectra.retained
+        (0.0, 0.5, 1.0)
+        """
+        return self._backend.spectra(parse_ref(ref))
+
     def rerank(
         self,
         source: Path | str,
@@ -653,6 +672,28 @@ class Registry:
         if self.settings.endpoint:
             return self._do_by_worker(JobKind.SKETCH, {}, SketchReport, progress)
         return sketch_missing(self.context, progress)
+
+    def facts(self, ref: str) -> tuple[VersionFacts, ...]:
+        """Return what the registry's probes said of a version, by the probes' names, read from its stored files.
+
+        ``check`` is said of every version at its push: the findings by its header, alone and in every server.
+
+        >>> (facts,) = registry.facts(str(registry.push("./science", "team/science").version.ref))
+        >>> facts.probe, sorted(facts.value["findings"])
+        ('check', [])
+        """
+        return self._backend.facts(parse_ref(ref))
+
+    def count_findings(self, pattern: str = "*") -> FindingCounts:
+        """Count by code and namespace the versions with each finding, of the adapters that match ``pattern``.
+
+        Beside them stands how many versions were checked, and how many of those by other rules than the registry has
+        by now. Yanked versions are not counted.
+
+        >>> registry.count_findings("team/*").findings
+        ()
+        """
+        return self._backend.count_findings(parse_adapter_pattern(pattern))
 
     def near_duplicates(self, pattern: str = "*") -> tuple[NearDuplicates, ...]:
         """Return groups of versions whose deltas are nearly the same, of the adapters that match ``pattern``.
@@ -927,6 +968,7 @@ class Registry:
         ranks: Sequence[str] = (),
         metrics: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
+        namespace: str = "",
         author: str = "",
         variant: str = "",
         sort: str = "",
@@ -940,7 +982,8 @@ class Registry:
         ``best`` names a metric, ``accuracy@imdb:test``: the page then holds of each adapter the version that is best by
         it, whatever its age, the best first. ``all_versions`` looks at older ones too, and so do ``metrics`` and a
         ``sort`` by a metric. ``ranks`` are comparisons such as ``<=16`` with the largest rank, ``metrics`` such as
-        ``accuracy>=0.9@imdb``. Raises UsageError for a condition that does not parse.
+        ``accuracy>=0.9@imdb``. ``namespace`` is ``-`` for adapters that have none. Raises UsageError for a condition
+        that does not parse.
 
         >>> pushed = registry.push("./science", "team/science", metrics=["accuracy=0.93@imdb"])
         >>> page = registry.search(ranks=["<=16"], metrics=["accuracy>=0.9@imdb"], sort="metric:accuracy")
@@ -949,7 +992,9 @@ class Registry:
         >>> [version.ref for version in registry.search(best="accuracy@imdb").items]
         ['team/science:v1']
         """
-        query = _parse_conditions(text, tasks, base, modules, ranks, metrics, labels, author, variant, all_versions)
+        query = _parse_conditions(
+            text, tasks, base, modules, ranks, metrics, labels, namespace, author, variant, all_versions
+        )
         order = parse_order(sort, best, text)
         query = msgspec.structs.replace(query, sort=order, best=bool(best), limit=limit, cursor=cursor)
         page = self._backend.search(query)
@@ -967,20 +1012,26 @@ class Registry:
         ranks: Sequence[str] = (),
         metrics: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
+        namespace: str = "",
         author: str = "",
         variant: str = "",
         all_versions: bool = False,
     ) -> Facets:
-        """Count the versions that :meth:`search` finds by task, base, rank, module, variant and metric.
+        """Count the versions that :meth:`search` finds by task, base, rank, module, variant, namespace and metric.
 
-        Of more than 5,000 the newest are counted.
+        Of more than 5,000 the newest are counted. ``ranges`` says between which numbers each metric lies.
 
-        >>> pushed = registry.push("./science", "team/science", tasks=["qa"])
-        >>> [(count.kind.value, count.value, count.versions) for count in registry.facets().counts[:1]]
+        >>> pushed = registry.push("./science", "team/science", tasks=["qa"], metrics=["accuracy=0.9"])
+        >>> facets = registry.facets()
+        >>> [(count.kind.value, count.value, count.versions) for count in facets.counts[:1]]
         [('task', 'qa', 1)]
+        >>> facets.ranges
+        (MetricRange(name='accuracy', low=0.9, high=0.9, higher_is_better=True),)
         """
         return self._backend.facets(
-            _parse_conditions(text, tasks, base, modules, ranks, metrics, labels, author, variant, all_versions)
+            _parse_conditions(
+                text, tasks, base, modules, ranks, metrics, labels, namespace, author, variant, all_versions
+            )
         )
 
     def tasks(self, *, limit: int = 50, cursor: str | None = None) -> Page[TaskSummary]:
@@ -1787,6 +1838,7 @@ def _parse_conditions(
     ranks: Sequence[str],
     metrics: Sequence[str],
     labels: Mapping[str, str] | None,
+    namespace: str,
     author: str,
     variant: str,
     all_versions: bool,
@@ -1800,6 +1852,7 @@ def _parse_conditions(
         ranks=tuple(parse_comparison(rank) for rank in ranks),
         metrics=tuple(parse_metric_condition(metric) for metric in metrics),
         labels=tuple((labels or {}).items()),
+        namespace=namespace,
         author=author,
         variant=variant,
         all_versions=all_versions,

@@ -72,7 +72,8 @@ PIECES = (
     "|a\n",
 )
 PAGES = (
-    "/", "/facets", "/team/evil", "/team/evil/v2", "/team/evil/v2/inside", "/team/merged", "/team/merged/v1",
+    "/", "/facets", "/team/evil", "/team/evil/v2", "/team/evil/v2/inside", "/team/evil/v2/spectra", "/team/merged",
+    "/team/merged/v1",
     "/deployments", "/audit", "/team/evil/diff/v1..v2", "/team/evil/diff/v2..v1",
     "/team/merged/v1/lineage", "/bases", "/jobs", "/jobs/1",
     "/merge?source=team/evil:v1&source=team/merged:v1&rank=2&compute=1", "/merge?source=team/evil:v2&compute=1",

@@ -44,7 +44,7 @@ def test_a_merge_names_its_sources_to_whom_may_read_them_alone(tmp_path: Path):
         with site.visit() as client:
             page = client.get("/lab/shown/v1/lineage").text
             assert "lab/history" in page
-            assert "one that is gone, or not yours to see" in page
+            assert "a source that is gone, or not yours to see" in page
             assert not re.search("team/|science", page)
         with site.visit("reader") as client:
             page = client.get("/lab/shown/v1/lineage").text

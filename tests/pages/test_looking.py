@@ -88,6 +88,32 @@ def test_the_best_version_by_a_metric_is_shown_with_it(site: Site, someone: Some
     assert [row.inner_text().split()[:2] for row in page.locator("tbody tr").all()] == [["team/news", "v2"]]
 
 
+def test_a_slider_bounds_a_metric_between_its_least_and_its_greatest_number(site: Site, someone: Someone):
+    person = someone(site.endpoint)
+    person.sign_in(site.tokens["root"])
+    page = person.go("/?all_versions=1")
+    slider = page.get_by_role("slider", name="At least or at most")
+    assert [slider.get_attribute(name) for name in ("min", "max")] == ["0.93", "0.95"]
+    slider.press("End")
+    page.wait_for_url(lambda url: "0.95" in url)
+    page.get_by_text("loreg search --metric 'accuracy>=0.95'").wait_for()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    slider = page.get_by_role("slider", name="At least or at most")
+    assert [slider.get_attribute("min"), slider.input_value()] == ["0.93", "0.95"]
+    slider.press("Home")
+    page.wait_for_url(lambda url: "0.93" in url)
+    expect(page.get_by_role("link", name="metric:")).to_have_count(1)
+    expect(page.locator("tbody tr")).to_have_count(2)
+
+
+def test_the_adapters_of_one_namespace_are_a_facet(site: Site, someone: Someone):
+    page = someone(site.endpoint).go("/")
+    page.get_by_role("complementary").get_by_role("link", name="lab").click()
+    page.wait_for_url("**/?namespace=lab*")
+    page.get_by_text("loreg search --namespace lab").wait_for()
+    assert page.get_by_role("complementary").get_by_role("link", name="team").count() == 0
+
+
 def test_a_copy_button_copies_the_command(site: Site, someone: Someone):
     person = someone(site.endpoint, permissions=["clipboard-read", "clipboard-write"])
     page = person.go("/lab/history")

@@ -10,7 +10,8 @@ from pages.conftest import Site, Someone
 
 PAGES = (
     "/", "/?task=qa&metric=accuracy>=0.1", "/?text=nothing+like+it", "/facets", "/start", "/sign-in", "/deployments",
-    "/audit", "/team/news", "/team/news/v1", "/team/news/v1/inside", "/team/both/v1", "/lab/history",
+    "/audit", "/team/news", "/team/news/v1", "/team/news/v1/inside", "/team/news/v1/spectra", "/team/both/v1",
+    "/lab/history",
     "/team/news/diff/v1..v2", "/team/both/v1/lineage", "/lab/history/v1/lineage", "/bases",
     "/jobs", "/jobs/1",
     "/merge", "/merge?source=team/science:v1&source=lab/history:v1&weight=0.7&weight=0.3&rank=8&compute=1",

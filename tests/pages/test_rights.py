@@ -8,8 +8,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from loreg.server.pages import adapter, diff, invitation, lineage, merge, static_files, version
-from loreg.server.pages.paths import BASE, JOB
+from loreg.server.pages import adapter, diff, invitation, lineage, merge, paths, static_files, version
 from loreg.server.pages.router import MODULES
 from pages.conftest import SCOPES, Site
 
@@ -21,14 +20,14 @@ PAGES = {
     "/": ("/", EVERYBODY, "/api/v1/search"),
     "/facets": ("/facets", EVERYBODY, "/api/v1/facets"),
     "/bases": ("/bases", EVERYBODY, "/api/v1/base-summaries"),
-    BASE: ("", {}, ""),  # test_bases.py
+    paths.BASE: ("", {}, ""),  # test_bases.py
     "/start": ("/start", EVERYBODY, ""),
     "/sign-in": ("/sign-in", EVERYBODY, ""),
     "/deployments": ("/deployments", EVERYBODY, "/api/v1/deployments"),
     merge.PATH: ("/merge?source=team/science:v1&weight=1", PRIVATE, "/api/v1/merge-preview?source=team/science:v1"),
     merge.RECIPE: ("", {}, ""),  # of what the URL says: test_merge.py
     "/jobs": ("/jobs", EVERYBODY, "/api/v1/jobs"),
-    JOB: ("/jobs/1", PRIVATE, "/api/v1/jobs/1"),
+    paths.JOB: ("/jobs/1", PRIVATE, "/api/v1/jobs/1"),
     "/audit": ("/audit", EVERYBODY, "/api/v1/events"),
     adapter.ADAPTER: ("/team/news", PRIVATE, "/api/v1/adapters/team/news/versions"),
     version.VERSION: ("/team/news/v1", PRIVATE, "/api/v1/adapters/team/news/versions/v1"),
@@ -36,6 +35,7 @@ PAGES = {
     diff.CHOOSE_DIFF: ("/team/news/diff?a=v1&b=v2", dict.fromkeys(ROLES, 303), ""),
     diff.DIFF: ("/team/news/diff/v1..v2", PRIVATE, ""),
     lineage.LINEAGE: ("/team/news/v1/lineage", PRIVATE, ""),
+    paths.SPECTRA: ("/team/news/v1/spectra", PRIVATE, "/api/v1/adapters/team/news/versions/v1/spectra"),
     static_files.PATH: ("", {}, ""),  # the same for everybody: test_static_files.py
     invitation.PATH: ("/_/invitation", dict.fromkeys(ROLES, 404), ""),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 
 import module_kinds
-from deployments import DORA, HISTORY, NEWS, SCIENCE, empty_folders
+from deployments import DORA, HISTORY, NEWS, SCIENCE
 from factories import change_tensors, deltas_by_peft, train, weighted_sum
 from loreg.adapters.structure import read_structure
 from loreg.entities import MergeOptions, MergePreview, PreviewFigures
@@ -22,14 +22,9 @@ from loreg.errors import LoregError, MergeError, NotFoundError, UsageError
 from loreg.identity.factors import open_factors
 from loreg.previewing.joint_frames import reduce_sources
 from loreg.registry import Registry, connect
+from previewing.conftest import home_settings
 
 FIGURES = ("norm", "epsilon", "retained_energy", "sigma_next")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Registry]:
-    with connect(**empty_folders(tmp_path).settings, home=tmp_path / "home") as registry:
-        yield registry
 
 
 def push(registry: Registry, folders: Sequence[Path]) -> list[str]:
@@ -241,7 +236,3 @@ class TestKept:
         (tmp_path / "home" / "cache" / "merges").write_text("no folder")
         refs = push(home, [SCIENCE, HISTORY])
         assert home.preview_merge(refs, (0.7, 0.3)) == home.preview_merge(refs, (0.7, 0.3))
-
-
-def home_settings(registry: Registry) -> dict[str, str]:
-    return {name: str(getattr(registry.settings, name)) for name in ("database_url", "storage_url")}

@@ -24,6 +24,14 @@ def test_they_are_those_of_all_versions_that_are_shown(registry: Registry):
     assert (words_of(registry).tasks, words_of(registry).modules) == (("topics",), ("query", "value"))
 
 
+def test_facets_count_no_namespace_that_may_not_be_read(guarded_folder: Guarded):
+    guarded_folder.behind.push(NEWS, "other/news", tasks=["topics"], metrics=["accuracy=0.9"])
+    for role, namespaces in (("stranger", {"other"}), ("reader", {"team"}), ("root", {"other", "team"})):
+        facets = guarded_folder.registry(role).facets()
+        assert {count.value for count in facets.counts if count.kind == "namespace"} == namespaces
+        assert [metric.name for metric in facets.ranges] == ([] if role == "reader" else ["accuracy"])
+
+
 def test_of_a_namespace_that_may_not_be_read_there_is_none(guarded_folder: Guarded):
     guarded_folder.behind.push(NEWS, "other/news", tasks=["topics"], metrics=["accuracy=0.9"])
     with guarded_folder.registry("stranger") as stranger:

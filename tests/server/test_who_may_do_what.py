@@ -101,6 +101,9 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", VERSION + "/descendants"): Row(READ),
     ("GET", VERSION + "/check"): Row(READ),
     ("GET", VERSION + "/sketch"): Row(READ),
+    ("GET", VERSION + "/facts"): Row(READ),
+    ("GET", "/api/v1/findings"): Row(EVERYONE),
+    ("GET", VERSION + "/spectra"): Row(READ),
     ("GET", "/api/v1/candidates"): Row(EVERYONE, request=lambda _: {"params": {"hash": "0" * 10}}),
     ("GET", "/api/v1/near-duplicates"): Row(EVERYONE),
     ("DELETE", VERSION): Row(  # of a version that is not there: the rows below need the one that is

@@ -9,7 +9,7 @@ import pytest
 
 from deployments import HISTORY, NEWS, SCIENCE, Loreg
 from factories import change_config, copy
-from loreg.entities import FacetKind
+from loreg.entities import FacetKind, MetricRange
 from loreg.errors import ConflictError, UsageError
 from loreg.registry import Registry
 
@@ -92,6 +92,10 @@ def test_a_cursor_of_one_list_is_none_of_another(registry: Registry, four):
         registry.metrics(cursor=registry.tasks(limit=1).cursor)
 
 
+def vars_of(metric: MetricRange) -> tuple[object, ...]:
+    return metric.name, metric.low, metric.high, metric.higher_is_better
+
+
 def counts(registry: Registry, kind: FacetKind, **conditions: object) -> dict[str, int]:
     facets = registry.facets(**conditions)
     return {count.value: count.versions for count in facets.counts if count.kind == kind}
@@ -114,6 +118,31 @@ def test_facets_count_what_a_search_finds(registry: Registry, loreg: Loreg, four
     assert printed.stdout.splitlines()[2].split() == ["task", "qa", "2"]
     assert json.loads(loreg("search", "--facets", "--format", "json").stdout)["versions"] == 3
     assert loreg("search", "--facets", "--best", "accuracy").exit_code == 2
+
+
+def test_facets_say_between_which_numbers_a_metric_lies(registry: Registry, loreg: Loreg, four):
+    """Of the versions that fulfill the other conditions: a bound does not narrow where it can be moved to."""
+    ranges = [("accuracy", 0.9, 0.99, True), ("eval_loss", 0.4, 0.4, False)]
+    assert [tuple(vars_of(metric)) for metric in registry.facets().ranges] == ranges
+    older = [("accuracy", 0.7, 0.99, True), ("f1", 0.5, 0.5, True), ("eval_loss", 0.4, 0.4, False)]
+    for bound in ("accuracy>=0.95", "accuracy>=7"):
+        assert sorted(vars_of(metric) for metric in registry.facets(metrics=[bound]).ranges) == sorted(older)
+    assert [metric.name for metric in registry.facets(tasks=["topics"]).ranges] == ["accuracy"]
+    lines = loreg("search", "--facets").stdout.splitlines()
+    (line,) = [line for line in lines if " accuracy " in line]
+    assert line.split() == ["metric", "accuracy", "2", "0.9", "to", "0.99"]
+
+
+def test_facets_count_by_namespace_and_a_search_is_of_one(registry: Registry, loreg: Loreg, four):
+    registry.push(NEWS, "plain")
+    assert counts(registry, FacetKind.NAMESPACE) == {"team": 3, "-": 1}
+    assert counts(registry, FacetKind.NAMESPACE, namespace="-") == {"-": 1}
+    assert [version.ref for version in registry.search(namespace="-").items] == ["plain:v1"]
+    assert loreg("search", "--namespace", "-", "--format", "quiet").stdout.split()[0].startswith("plain:v1")
+    assert registry.search(namespace="nobody").items == ()
+    assert {version.adapter.namespace for version in registry.search(namespace="team", best="accuracy").items} == {
+        "team"
+    }
 
 
 def test_facets_of_many_are_of_the_newest(registry: Registry, four, monkeypatch: pytest.MonkeyPatch):

@@ -28,7 +28,9 @@ from loreg.catalog.schema import (
     event_table,
     export_file_table,
     export_table,
+    fact_table,
     file_table,
+    finding_table,
     label_table,
     lineage_table,
     merge_table,
@@ -47,7 +49,10 @@ from loreg.refs import AdapterName
 
 _BATCH = 1000  # digests in one statement
 _MAX_LISTED = 100  # blobs that others have, or versions that were merged from it
-_CHILDREN = (module_type_table, task_table, label_table, metric_table, file_table, sketch_table, deployment_table)
+_CHILDREN = (
+    module_type_table, task_table, label_table, metric_table, file_table, sketch_table, deployment_table, fact_table,
+    finding_table,
+)  # fmt: skip
 
 
 class Removal(msgspec.Struct, frozen=True):

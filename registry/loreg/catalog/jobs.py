@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Row, String, and_, delete, func, insert, l
 
 from loreg.canonical_json import canonical_json
 from loreg.catalog import clock, tokens
+from loreg.catalog.hidden_sources import hide_in_jobs
 from loreg.catalog.paging import decode, encode
 from loreg.catalog.schema import job_table
 from loreg.catalog.transaction import Transaction
@@ -339,7 +340,7 @@ def find(tx: Transaction, job_id: int) -> Job:
     row = tx.connection.execute(query).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no job {job_id}", hint="loreg job ls")
-    return _to_job(row)
+    return hide_in_jobs(tx, [_to_job(row)])[0]
 
 
 def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[Job]:
@@ -349,7 +350,9 @@ def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[Job]:
         query = query.where(job_table.c.id < decode(cursor, "jobs", (int,))[0])
     rows = tx.connection.execute(query.order_by(job_table.c.id.desc()).limit(limit + 1)).all()
     shown = rows[:limit]
-    return Page(tuple(map(_to_job, shown)), encode("jobs", [shown[-1].id]) if len(rows) > limit else None)
+    return Page(
+        hide_in_jobs(tx, list(map(_to_job, shown))), encode("jobs", [shown[-1].id]) if len(rows) > limit else None
+    )
 
 
 def _visible(tx: Transaction) -> ColumnElement[bool]:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from sqlalchemy import and_, func, insert, literal, select
 
+from loreg.catalog.hidden_sources import hide_in_edges
 from loreg.catalog.schema import adapter_table, lineage_table, merge_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import LineageEdge, Provenance, Source
@@ -78,7 +79,7 @@ def list_ancestors(tx: Transaction, version_id: int) -> tuple[LineageEdge, ...]:
         .outerjoin(parent_of, parent_of.c.id == parent.c.adapter_id)
         .order_by(reached.c.depth, lineage_table.c.child_id, lineage_table.c.position)
     )
-    return tuple(
+    edges = [
         LineageEdge(
             child=f"{AdapterName(row.namespace, row.name)}:v{row.number}",
             parent=Source(row.parent_label, row.parent_digest, row.weight),
@@ -88,7 +89,8 @@ def list_ancestors(tx: Transaction, version_id: int) -> tuple[LineageEdge, ...]:
             depth=row.depth,
         )
         for row in tx.connection.execute(query)
-    )
+    ]
+    return hide_in_edges(tx, edges)
 
 
 def list_descendants(tx: Transaction, digest: str, limit: int) -> tuple[LineageEdge, ...]:
@@ -128,7 +130,7 @@ def list_descendants(tx: Transaction, digest: str, limit: int) -> tuple[LineageE
     )
     rows = tx.connection.execute(query).all()
     names = _first_names(tx, {row.parent_digest for row in rows})
-    return tuple(
+    edges = [
         LineageEdge(
             child=f"{AdapterName(row.namespace, row.name)}:v{row.number}",
             parent=Source(row.parent_label, row.parent_digest, row.weight),
@@ -136,7 +138,8 @@ def list_descendants(tx: Transaction, digest: str, limit: int) -> tuple[LineageE
             depth=row.depth,
         )
         for row in rows
-    )
+    ]
+    return hide_in_edges(tx, edges)
 
 
 def _first_names(tx: Transaction, digests: Collection[str]) -> dict[str, str]:

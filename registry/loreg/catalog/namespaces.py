@@ -22,6 +22,12 @@ def list_all(tx: Transaction) -> tuple[Namespace, ...]:
     return tuple(Namespace(row.name, bool(row.public), row.adapters) for row in tx.connection.execute(query))
 
 
+def readable(tx: Transaction) -> frozenset[str]:
+    """Return the namespaces that a caller who may not read all of them may read."""
+    public = tx.connection.execute(select(namespace_table.c.name).where(namespace_table.c.public)).scalars()
+    return frozenset(public) | frozenset(tx.access.permissions)
+
+
 def set_public(tx: Transaction, name: str, public: bool) -> None:
     """Make a namespace readable for everyone, or only with a token for it; does nothing if it is so already."""
     is_public = tx.connection.execute(select(namespace_table.c.public).where(namespace_table.c.name == name)).scalar()

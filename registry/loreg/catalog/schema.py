@@ -664,3 +664,63 @@ class WebhookFeedColumns(TypedColumns):
 
 
 webhook_feed_table = Table("webhook_feed", metadata, WebhookFeedColumns)
+
+
+class FactColumns(TypedColumns):
+    """What one probe said of a version; see :mod:`loreg.probes`. ``release`` is the probe's.
+
+    Where it could say nothing, ``error`` says why, and the value is empty.
+    """
+
+    version_id: Named[int] = Column(Id, ForeignKey("versions.id"), primary_key=True)
+    probe: Named[str] = Column(Word, primary_key=True)
+    release: Named[str] = Column(String(64))
+    value: Named[dict[str, object]] = Column(JSON)
+    error: Named[str] = Column(Text)
+    at: Named[datetime] = Column(UtcDateTime)
+
+
+fact_table = Table("facts", metadata, FactColumns)
+
+
+class FindingColumns(TypedColumns):
+    """A rule that a version breaks, or that of a server which it meets with, as the probe ``check`` found it."""
+
+    version_id: Named[int] = Column(Id, ForeignKey("versions.id"), primary_key=True)
+    code: Named[str] = Column(Word, primary_key=True)
+    severity: Named[str] = Column(String(16))
+
+
+finding_table = Table("findings", metadata, FindingColumns, Index(None, "code", "version_id"))
+
+
+class MapRunColumns(TypedColumns):
+    """One probe over many versions: those that ``selection`` selected among the ids up to ``last_version_id``."""
+
+    id: Named[int] = Column(Id, primary_key=True)
+    probe: Named[str] = Column(Word)
+    release: Named[str] = Column(String(64))
+    selection: Named[dict[str, object]] = Column(JSON)
+    last_version_id: Named[int] = Column(BigInteger)
+    author: Named[str] = Column(Word)
+    started_at: Named[datetime] = Column(UtcDateTime)
+    finished_at: Named[datetime | None] = Column(UtcDateTime)
+
+
+map_run_table = Table("map_runs", metadata, MapRunColumns)
+
+
+class MapChunkColumns(TypedColumns):
+    """Some versions of a run, probed by one process. ``attempts`` is how often that was begun, and the fence.
+
+    Only who has the last attempt may record what came of it.
+    """
+
+    run_id: Named[int] = Column(Id, ForeignKey("map_runs.id"), primary_key=True)
+    number: Named[int] = Column(Integer, primary_key=True)
+    version_ids: Named[list[int]] = Column(JSON)
+    state: Named[str] = Column(String(16))
+    attempts: Named[int] = Column(Integer)
+
+
+map_chunk_table = Table("map_chunks", metadata, MapChunkColumns, Index(None, "run_id", "state", "number"))

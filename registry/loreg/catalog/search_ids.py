@@ -85,6 +85,8 @@ def _select_ids_on(shape: Query, order: Order, on: BaseCondition, sees_all: bool
     statement = statement.where(
         visible_to(sees_all, adapter_table.c.namespace), *on_base, *near_tasks, *conditions_of(shape, version_table.c)
     )
+    if shape.namespace:
+        statement = statement.where(adapter_table.c.namespace == bindparam(shape.namespace))
     if not shape.reads_all_versions:
         statement = statement.where(is_newest())
     if shape.cursor:

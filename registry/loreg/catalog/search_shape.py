@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from loreg.catalog.bases import digest_range, is_digest
 from loreg.catalog.text_query import TextShare, split_query_words
 from loreg.entities import Comparison, MetricCondition, Query, SearchTerm, Sort, TermMatch
+from loreg.refs import NO_NAMESPACE
 
 BY_NAME, BY_DIGEST, BY_NEAR_NAMES = "name", "digest", "near names"
 _NEAR = "near_"
@@ -71,6 +72,7 @@ def split_query(query: Query, matches: Sequence[TermMatch], share: TextShare) ->
         labels=tuple(
             (bind(f"label_{i}", key), bind(f"label_{i}_value", value)) for i, (key, value) in enumerate(query.labels)
         ),
+        namespace=bind("namespace", query.namespace.removeprefix(NO_NAMESPACE)) if query.namespace else "",
         author=bind_if_given("author", query.author),
         variant=bind_if_given("variant", query.variant),
         sort=Sort(

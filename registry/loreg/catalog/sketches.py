@@ -13,7 +13,6 @@ from loreg.catalog.patterns import is_match
 from loreg.catalog.schema import (
     adapter_table,
     file_table,
-    namespace_table,
     sketch_table,
     version_table,
 )
@@ -155,12 +154,6 @@ def list_signs(tx: Transaction, after: int, limit: int) -> list[SignRow]:
         .limit(limit)
     )
     return [SignRow(row[0], row[1], row[2], tuple(row[3:])) for row in tx.connection.execute(query).all()]
-
-
-def readable_namespaces(tx: Transaction) -> frozenset[str]:
-    """Return the namespaces that a caller who may not read all of them may read."""
-    public = tx.connection.execute(select(namespace_table.c.name).where(namespace_table.c.public)).scalars()
-    return frozenset(public) | frozenset(tx.access.permissions)
 
 
 def count_unsketched(tx: Transaction) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import Select, select
 
 from loreg.catalog import deployments
+from loreg.catalog.hidden_sources import hide_in_provenance
 from loreg.catalog.schema import (
     alias_move_table,
     canary_table,
@@ -44,7 +45,7 @@ def version_details(tx: Transaction, ref: Ref) -> Details:
     provenance = None
     if recipe is not None:
         by_position = (Source(label, digest, float(weight)) for _, label, digest, weight in sorted(sources))
-        provenance = Provenance(tuple(by_position), recipe, certificate)
+        provenance = hide_in_provenance(tx, Provenance(tuple(by_position), recipe, certificate))
     return Details(
         version=row.version,
         files=tuple(File(*cells) for cells in sorted(files)),

@@ -40,6 +40,7 @@ from loreg.entities.deletion import (
 )
 from loreg.entities.deployments import DeployedVersion, Deployment, DeploymentReport
 from loreg.entities.events import FollowedEvent
+from loreg.entities.facts import CheckedCount, FindingCount, FindingCounts, NewFacts, VersionFacts
 from loreg.entities.garbage import (
     Garbage,
     GarbageClaim,
@@ -122,6 +123,7 @@ from loreg.entities.snapshots import (
     SnapshotList,
     SnapshotRules,
 )
+from loreg.entities.spectra import AdapterSpectra, ModuleSpectrum
 from loreg.entities.summaries import (
     BaseSummary,
     FacetCount,
@@ -129,6 +131,7 @@ from loreg.entities.summaries import (
     Facets,
     MetricDeclaration,
     MetricDeclared,
+    MetricRange,
     MetricSummary,
     MetricVocabulary,
     SearchWords,
@@ -149,6 +152,7 @@ from loreg.entities.usage import (
     UsageTotals,
 )
 from loreg.entities.versions import (
+    HIDDEN_SOURCE,
     MIRRORED_FROM,
     AdapterEntry,
     AliasMove,
@@ -175,6 +179,7 @@ from loreg.entities.webhooks import DeliveryState, Webhook, WebhookDelivery
 
 __all__ = [
     "ANONYMOUS_AUTHOR",
+    "HIDDEN_SOURCE",
     "MIRRORED_FROM",
     "PULL",
     "Access",
@@ -182,6 +187,7 @@ __all__ = [
     "AdapterDiff",
     "AdapterEntry",
     "AdapterSimilarity",
+    "AdapterSpectra",
     "AliasMove",
     "AliasShares",
     "AttachmentOutcome",
@@ -200,6 +206,7 @@ __all__ = [
     "Candidate",
     "CatalogSnapshot",
     "CheckReport",
+    "CheckedCount",
     "Commit",
     "Committed",
     "Comparison",
@@ -223,6 +230,8 @@ __all__ = [
     "Facts",
     "FieldDiff",
     "Finding",
+    "FindingCount",
+    "FindingCounts",
     "FollowedEvent",
     "ForgetReport",
     "Garbage",
@@ -254,16 +263,19 @@ __all__ = [
     "MetricCondition",
     "MetricDeclaration",
     "MetricDeclared",
+    "MetricRange",
     "MetricSummary",
     "MetricVocabulary",
     "MirrorConflict",
     "MirrorReport",
     "MissingVersion",
     "ModuleDiff",
+    "ModuleSpectrum",
     "ModuleType",
     "MoveReport",
     "Namespace",
     "NearDuplicates",
+    "NewFacts",
     "NewVersion",
     "Operator",
     "Origin",
@@ -336,6 +348,7 @@ __all__ = [
     "VerifyReport",
     "Version",
     "VersionContent",
+    "VersionFacts",
     "VersionMetadata",
     "WaitingGarbage",
     "Webhook",

@@ -155,6 +155,8 @@ class Sort(Value, frozen=True):
 class Query(Value, frozen=True):
     """What to search for; every given condition must hold. ``text`` is words, of which the last may go on.
 
+    ``namespace`` is ``-`` for adapters that have none.
+
     With ``best`` it is of each adapter the one version that is best by the metric of ``sort``. Raises UsageError for a
     task, module or label that is empty: nothing can be called so, and a script has lost its value.
     """
@@ -166,6 +168,7 @@ class Query(Value, frozen=True):
     ranks: tuple[Comparison, ...] = ()
     metrics: tuple[MetricCondition, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
+    namespace: str = ""
     author: str = ""
     variant: str = ""
     sort: Sort = Sort()

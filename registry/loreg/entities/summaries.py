@@ -87,24 +87,36 @@ class FacetKind(StrEnum):
     RANK = "rank"
     MODULE = "module"
     VARIANT = "variant"
+    NAMESPACE = "namespace"
     METRIC = "metric"
 
 
 class FacetCount(Value, frozen=True):
-    """How many versions have one ``value``."""
+    """How many versions have one ``value``; the namespace of adapters that have none is ``-``."""
 
     kind: FacetKind
     value: str
     versions: int
 
 
+class MetricRange(Value, frozen=True):
+    """The least and the greatest number of a metric, on whatever data, and which direction is better."""
+
+    name: str
+    low: float
+    high: float
+    higher_is_better: bool
+
+
 class Facets(Value, frozen=True):
     """What the versions of a search have, the most common first; ``versions`` is how many of them were counted.
 
-    ``is_capped`` if there are more: then the newest were counted. ``matches`` are those of a search.
+    ``is_capped`` if there are more: then the newest were counted. ``matches`` are those of a search. ``ranges`` are of
+    the versions that fulfill all conditions but those on metrics: between them a bound can be moved.
     """
 
     versions: int
     is_capped: bool
     counts: tuple[FacetCount, ...]
     matches: tuple[TermMatch, ...] = ()
+    ranges: tuple[MetricRange, ...] = ()

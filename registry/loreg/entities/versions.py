@@ -111,12 +111,24 @@ class Version(Displayed, frozen=True):
         return f"{self.ref}@sha256:{self.digest[:12]}"
 
 
+#: What stands in place of the name of a source that the caller may not read.
+HIDDEN_SOURCE = "(hidden source)"
+
+
 class Source(Value, frozen=True):
-    """One adapter that a merge was made from: ``label`` is what the person typed, ``digest`` its manifest's."""
+    """One adapter that a merge was made from: ``label`` is what the person typed, ``digest`` its manifest's.
+
+    To whom may not read the namespace that it names, the label is :data:`HIDDEN_SOURCE`.
+    """
 
     label: str
     digest: str
     weight: float
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether the registry does not tell the caller its name."""
+        return self.label == HIDDEN_SOURCE
 
 
 class Provenance(Displayed, frozen=True):
@@ -356,7 +368,10 @@ class Details(Displayed, frozen=True):
 
 
 class LineageEdge(Value, frozen=True):
-    """``child`` was made from ``parent`` with ``weight``. ``parent_ref`` is empty for a folder, or if it is gone."""
+    """``child`` was made from ``parent`` with its weight.
+
+    ``parent_ref`` is empty for a folder, for what is gone, and for what the caller may not read.
+    """
 
     child: str
     parent: Source

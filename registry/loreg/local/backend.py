@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
@@ -52,6 +52,7 @@ from loreg.entities import (
     ANONYMOUS_AUTHOR,
     Access,
     AdapterEntry,
+    AdapterSpectra,
     AliasShares,
     BaseAdded,
     BaseAttachment,
@@ -71,6 +72,7 @@ from loreg.entities import (
     Details,
     Event,
     Facets,
+    FindingCounts,
     Job,
     JobKind,
     LineageEdge,
@@ -96,6 +98,7 @@ from loreg.entities import (
     Usage,
     UsageBy,
     Version,
+    VersionFacts,
     Webhook,
     WebhookDelivery,
 )
@@ -107,6 +110,7 @@ from loreg.local.deployments import validate_report
 from loreg.local.event_stream import LocalEventStream
 from loreg.local.jobs import namespace_of
 from loreg.local.origin import validate_origin
+from loreg.local.recent_answers import RecentAnswers
 from loreg.local.reference_writes import rehearse_references, write_references
 from loreg.local.sketch_index import SketchIndex
 from loreg.local.token_secrets import digest_secret, new_secret
@@ -141,6 +145,7 @@ class LocalBackend(Backend):
         sketch_index: SketchIndex | None = None,
         audited_pulls: Sequence[AdapterPattern] = (),
         frames_folder: Path | None = None,
+        recent_answers: RecentAnswers | None = None,
     ) -> None:
         self.catalog = catalog
         self._store = store
@@ -150,6 +155,7 @@ class LocalBackend(Backend):
         self._sketch_index = sketch_index or SketchIndex()
         self._audited_pulls = audited_pulls
         self._frames_folder = frames_folder
+        self._recent_answers = recent_answers
 
     def is_there(self) -> bool:
         return self.catalog.exists()
@@ -199,6 +205,18 @@ class LocalBackend(Backend):
             row_id = versions.resolve(tx, ref).id
             return sketches.find_all(tx, [row_id]).get(row_id)
 
+    def facts(self, ref: Ref) -> tuple[VersionFacts, ...]:
+        from loreg.local.facts import read_facts
+
+        with self.catalog.read(self._access) as tx:
+            return read_facts(tx, versions.resolve(tx, ref).id)
+
+    def count_findings(self, pattern: AdapterPattern) -> FindingCounts:
+        from loreg.local.facts import count_findings
+
+        with self.catalog.read(self._access) as tx:
+            return count_findings(tx, pattern)
+
     def near_duplicates(self, pattern: AdapterPattern) -> tuple[NearDuplicates, ...]:
         from loreg.local.sketches import find_near_duplicates
 
@@ -213,9 +231,16 @@ class LocalBackend(Backend):
         cache = FramesCache(self._frames_folder)
         return preview_stored_merge(self._store, cache, self.read_sources(sources), weights, rank)
 
+    def spectra(self, ref: Ref) -> AdapterSpectra:
+        from loreg.local.spectra import read_stored_spectra
+        from loreg.previewing.frames_cache import FramesCache
+
+        (source,) = self.read_sources([ref])
+        return read_stored_spectra(self._store, FramesCache(self._frames_folder), source)
+
     def has_preview(self, sources: Sequence[tuple[Version, Sequence[File]]]) -> bool:
-        """Return whether a merge of what :meth:`read_sources` returned is previewed without reading files."""
-        from loreg.local.merge_previews import is_reduced
+        """Return whether a preview or the spectra of what :meth:`read_sources` returned need no file."""
+        from loreg.local.reduced_versions import is_reduced
         from loreg.previewing.frames_cache import FramesCache
 
         return is_reduced(FramesCache(self._frames_folder), sources)
@@ -231,19 +256,23 @@ class LocalBackend(Backend):
 
     def facets(self, query: Query) -> Facets:
         with self.catalog.read(self._access) as tx:
-            return count_facets(tx, query)
+            return self._recent(tx, ("facets", query), lambda: count_facets(tx, query))
 
     def task_summaries(self, limit: int, cursor: str | None) -> Page[TaskSummary]:
         with self.catalog.read(self._access) as tx:
-            return summaries.list_tasks(tx, limit, cursor)
+            return self._recent(tx, ("tasks", limit, cursor), lambda: summaries.list_tasks(tx, limit, cursor))
 
     def base_summaries(self, limit: int, cursor: str | None) -> Page[BaseSummary]:
         with self.catalog.read(self._access) as tx:
-            return summaries.list_bases(tx, limit, cursor)
+            return self._recent(tx, ("bases", limit, cursor), lambda: summaries.list_bases(tx, limit, cursor))
 
     def metric_summaries(self, limit: int, cursor: str | None) -> Page[MetricSummary]:
         with self.catalog.read(self._access) as tx:
-            return summaries.list_metrics(tx, limit, cursor)
+            return self._recent(tx, ("metrics", limit, cursor), lambda: summaries.list_metrics(tx, limit, cursor))
+
+    def _recent(self, tx: Transaction, question: Hashable, count: Callable[[], T]) -> T:
+        """Return what ``count`` returns, or what it did a moment ago where this is a server's backend."""
+        return self._recent_answers.get(tx, question, count) if self._recent_answers else count()
 
     def search_words(self) -> SearchWords:
         with self.catalog.read(self._access) as tx:
@@ -333,6 +362,7 @@ class LocalBackend(Backend):
         :func:`loreg.catalog.versions.record` does, and for an ``origin`` :func:`loreg.catalog.mirroring.record`.
         """
         from loreg.local.bases import describe_taken_names
+        from loreg.local.facts import record_facts
 
         notes, base = list(parsed.notes), parsed.base
         if base is not None:
@@ -354,6 +384,12 @@ class LocalBackend(Backend):
             sketches.record(tx, version_record.id, parsed.new_version.sketch, parsed.signs)
             if created and origin is None:
                 notes += describe_twins(tx, version_record.id, parsed.new_version.sketch, parsed.signs)
+        for new_facts in parsed.facts:
+            record_facts(tx, version_record.id, new_facts)
+        if parsed.new_version.provenance is not None and created and origin is None:
+            from loreg.local.source_names import describe_unshared_sources
+
+            notes += describe_unshared_sources(tx, parsed.new_version.adapter, parsed.new_version.provenance)
         return Committed(version_record.version, created, tuple(notes))
 
     def rehearse(self, parsed: ParsedCommit, store: BlobTransfer) -> None:

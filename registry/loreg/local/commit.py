@@ -17,9 +17,10 @@ from loreg.bases.compatibility import BaseTensors, refuse_mismatch
 from loreg.checking.findings import raise_first_error
 from loreg.checking.rules import Subject
 from loreg.checking.run import check_adapter
-from loreg.entities import Commit, NewVersion, Provenance
+from loreg.entities import Commit, NewFacts, NewVersion, Provenance
 from loreg.errors import AdapterFormatError, CollectedError, IntegrityError, LoregError, NotFoundError, UsageError
 from loreg.local.bases import VerifiedBase, read_verified_base
+from loreg.local.facts import check_facts
 from loreg.local.sketches import signs_of
 from loreg.manifest import File, validate_files
 from loreg.merging import provenance
@@ -40,12 +41,13 @@ _MAX_MESSAGE = 64 * 1024  # characters
 class ParsedCommit:
     """A commit as it can be recorded, and its base, if it names one, as its tensor list describes it.
 
-    ``signs`` are those of the numbers of its sketch.
+    ``facts`` are what the probes that need no weights say of it, ``signs`` those of the numbers of its sketch.
     """
 
     new_version: NewVersion
     base: VerifiedBase | None
     notes: tuple[str, ...]
+    facts: tuple[NewFacts, ...]
     signs: tuple[int, ...] = ()
 
 
@@ -67,7 +69,9 @@ def read_commit(store: BlobTransfer, commit: Commit, accepted: Mapping[str, Acce
         blobs.require_stored(file)
     # the adapter breaks no rule
     structure = _read_structure(blobs, str(commit.adapter), blobs.read(files[CONFIG_NAME]), files[WEIGHTS_NAME])
-    raise_first_error(str(commit.adapter), check_adapter(Subject(structure, None, tuple(files))))
+    subject = Subject(structure, None, tuple(files))
+    findings = check_adapter(subject)
+    raise_first_error(str(commit.adapter), findings)
     # it fits its base
     base = read_verified_base(store, commit.base) if commit.base is not None else None
     target_digest = _affected_digest(base, structure) if base is not None else None
@@ -91,7 +95,7 @@ def read_commit(store: BlobTransfer, commit: Commit, accepted: Mapping[str, Acce
         base_path=structure.base_path(commit.base_hint),
         sketch=commit.sketch,
     )
-    return ParsedCommit(new_version, base, notes, signs)
+    return ParsedCommit(new_version, base, notes, (check_facts(subject, findings),), signs)
 
 
 def _refuse_oversized(commit: Commit) -> None:

@@ -11,6 +11,7 @@ from loreg.checking.policy import Policy, read_policy
 from loreg.entities import Access
 from loreg.local.audit import read_audited_pulls
 from loreg.local.backend import LocalBackend
+from loreg.local.recent_answers import RecentAnswers
 from loreg.local.sketch_index import SketchIndex
 from loreg.refs import AdapterPattern
 from loreg.settings import Settings
@@ -23,7 +24,7 @@ class LocalRegistry:
 
     The ``sketch_index`` is filled when somebody first looks for versions by their weights. Pulls of adapters that match
     one of ``audited_pulls`` are events. What merges are previewed from is kept in ``frames_folder``, if there
-    is one.
+    is one. A server has ``recent_answers``; a program is told what is so now.
     """
 
     catalog: Catalog
@@ -33,6 +34,7 @@ class LocalRegistry:
     sketch_index: SketchIndex = field(default_factory=SketchIndex, kw_only=True)
     audited_pulls: tuple[AdapterPattern, ...] = field(default=(), kw_only=True)
     frames_folder: Path | None = field(default=None, kw_only=True)
+    recent_answers: RecentAnswers | None = field(default=None, kw_only=True)
 
     def backend(self, access: Access) -> LocalBackend:
         """Return the backend as a caller with ``access`` may use it."""
@@ -45,6 +47,7 @@ class LocalRegistry:
             self.sketch_index,
             self.audited_pulls,
             self.frames_folder,
+            self.recent_answers,
         )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loreg.catalog import sketches
+from loreg.catalog import namespaces, sketches
 from loreg.entities import Candidate, HashKind, NearDuplicates, Sketch
 from loreg.errors import UsageError
 from loreg.identity.clusters import NEAR_DUPLICATE, cluster
@@ -55,7 +55,7 @@ def find_candidates(
     numbers = decode_vector(vector) if vector else None
     if numbers is not None and numbers.any():
         index.refresh(tx)
-        readable = None if tx.sees_all else sketches.readable_namespaces(tx)
+        readable = None if tx.sees_all else namespaces.readable(tx)
         likely = index.nearest(sign_words(numbers), max(_LIKELY, limit), readable)
         stored = sketches.read_vectors(tx, likely)
         cosines = dict(zip(stored, np.abs(cosines_with(numbers, list(stored.values()))), strict=True))

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from loreg.backend import Backend, EventStream
 from loreg.entities import (
     AdapterEntry,
+    AdapterSpectra,
     AliasShares,
     BaseAdded,
     BaseAttachment,
@@ -28,6 +29,7 @@ from loreg.entities import (
     Details,
     Event,
     Facets,
+    FindingCounts,
     Job,
     LineageEdge,
     MergePreview,
@@ -50,6 +52,7 @@ from loreg.entities import (
     Usage,
     UsageBy,
     Version,
+    VersionFacts,
     Webhook,
     WebhookDelivery,
 )
@@ -130,12 +133,24 @@ class RemoteBackend(Backend):
     def sketch(self, ref: Ref) -> Sketch | None:
         return self._server.get(f"{_version_path(ref)}/sketch", SketchResponse).sketch
 
+    def facts(self, ref: Ref) -> tuple[VersionFacts, ...]:
+        return self._server.get(f"{_version_path(ref)}/facts", tuple[VersionFacts, ...])
+
+    def count_findings(self, pattern: AdapterPattern) -> FindingCounts:
+        try:
+            return self._server.get(f"{_API}/findings", FindingCounts, {"pattern": str(pattern)})
+        except NotFoundError:
+            return FindingCounts((), ())
+
     def near_duplicates(self, pattern: AdapterPattern) -> tuple[NearDuplicates, ...]:
         return self._server.get(f"{_API}/near-duplicates", tuple[NearDuplicates, ...], {"pattern": str(pattern)})
 
     def preview_merge(self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None) -> MergePreview:
         parameters = {"source": list(map(str, sources)), "weight": list(map(repr, map(float, weights))), "rank": rank}
         return self._server.get(f"{_API}/merge-preview", MergePreview, parameters)
+
+    def spectra(self, ref: Ref) -> AdapterSpectra:
+        return self._server.get(f"{_version_path(ref)}/spectra", AdapterSpectra)
 
     def search(self, query: Query) -> SearchPage:
         parameters = {**_conditions(query), **_order(query), "limit": query.limit, "cursor": query.cursor}
@@ -394,6 +409,7 @@ def _conditions(query: Query) -> dict[str, str | bool | tuple[str, ...]]:
         "rank": tuple(map(str, query.ranks)),
         "metric": tuple(map(str, query.metrics)),
         "label": tuple(f"{key}={value}" for key, value in query.labels),
+        "namespace": query.namespace,
         "author": query.author,
         "variant": query.variant,
         "all_versions": query.all_versions,

@@ -17,6 +17,7 @@ from loreg.catalog import Catalog, tokens
 from loreg.entities import Access, Role
 from loreg.errors import NotAllowedError, UsageError
 from loreg.local.factory import open_local
+from loreg.local.recent_answers import RecentAnswers
 from loreg.local.token_secrets import digest_secret, is_secret, new_secret
 from loreg.local.tokens import is_administrator
 from loreg.local.webhook_transport import parse_networks
@@ -161,6 +162,7 @@ def open_service(settings: Settings, *, is_open: bool, host: str = "127.0.0.1", 
         networks,
         audited_pulls=local.audited_pulls,
         frames_folder=local.frames_folder,
+        recent_answers=RecentAnswers(),
     )
 
 

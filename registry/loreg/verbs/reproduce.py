@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from loreg.adapters.structure import WEIGHTS_NAME, read_structure
-from loreg.entities import Progress, Provenance, ReproduceResult, Version, no_progress
+from loreg.entities import HIDDEN_SOURCE, Progress, Provenance, ReproduceResult, Version, no_progress
 from loreg.errors import IntegrityError, NotFoundError, UsageError
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
@@ -43,10 +43,7 @@ def reproduce(
     for digest, label in labels:
         source = context.backend.with_content(digest)
         if source is None:
-            raise NotFoundError(
-                f"{version.ref} was merged from {label} (sha256:{digest[:12]}), which is not in the registry",
-                hint=f"push the folder that it was: loreg push DIR NAME, then loreg reproduce {ref}",
-            )
+            raise _missing_error(version, label, digest)
         refs.append(f"{source.ref}@sha256:{source.digest}")
     with resolve_sources(context, refs, progress) as resolved, tempfile.TemporaryDirectory(prefix="loreg-") as name:
         from loreg.merging.compare import largest_difference
@@ -74,6 +71,18 @@ def reproduce(
                     hint=f"loreg show {version.ref} --format json has the recipe",
                 )
             return ReproduceResult(version, False, difference, folder)
+
+
+def _missing_error(version: Version, label: str, digest: str) -> NotFoundError:
+    if label == HIDDEN_SOURCE:
+        return NotFoundError(
+            f"{version.ref} was merged from a source that is gone, or not yours to see (sha256:{digest[:12]})",
+            hint=f"loreg lineage {version.ref}",
+        )
+    return NotFoundError(
+        f"{version.ref} was merged from {label} (sha256:{digest[:12]}), which is not in the registry",
+        hint=f"push the folder that it was: loreg push DIR NAME, then loreg reproduce {version.ref}",
+    )
 
 
 def _moments_of_sweep(context: Context, version: Version, expected: str) -> Path | None:

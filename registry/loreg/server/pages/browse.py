@@ -23,7 +23,7 @@ FACETS = "/facets"
 _PAGE = 25  # versions
 _MAX_LENGTH, _MAX_WORDS = 512, 20
 _MANY = ("task", "module", "rank", "metric", "label")
-ONE = ("text", "base", "author", "variant", "sort", "best", "all_versions", "cursor")
+ONE = ("text", "base", "namespace", "author", "variant", "sort", "best", "all_versions", "cursor")
 Pairs = list[tuple[str, str]]
 
 
@@ -108,6 +108,7 @@ def parse_query(pairs: Pairs) -> tuple[Query, str, str]:
         ranks=tuple(map(parse_comparison, many["rank"])),
         metrics=tuple(map(parse_metric_condition, many["metric"])),
         labels=tuple(map(parse_label, many["label"])),
+        namespace=one["namespace"],
         author=one["author"],
         variant=one["variant"],
         sort=parse_order(one["sort"], one["best"], one["text"]),
@@ -126,7 +127,16 @@ def _with_bound(request: Request, pairs: Pairs) -> Pairs:
     name, at, data = measured.partition("@")
     if not bound:
         return replace_pair(replace_pair(pairs, "sort", ""), "best", measured)
-    return [*(pair for pair in pairs if pair[0] != "cursor"), ("metric", f"{name}{operator}{bound}{at}{data}")]
+    others = [pair for pair in pairs if pair[0] != "cursor" and not _bounds(pair, measured)]
+    return [*others, ("metric", f"{name}{operator}{bound}{at}{data}")]
+
+
+def _bounds(pair: tuple[str, str], measured: str) -> bool:
+    """Return whether a condition is a bound of what is measured: a new one takes its place."""
+    if pair[0] != "metric":
+        return False
+    condition = parse_metric_condition(pair[1])
+    return Metric(condition.name, 0.0, condition.dataset, condition.split).measured == measured
 
 
 def replace_pair(pairs: Pairs, name: str, value: str) -> Pairs:

@@ -22,6 +22,7 @@ def search_command(query: Query, sort: str, best: str) -> str:
         *(("--rank", _shorten(str(rank))) for rank in query.ranks),
         *(("--metric", _shorten(str(condition))) for condition in query.metrics),
         *(("--label", f"{key}={value}") for key, value in query.labels),
+        *([("--namespace", query.namespace)] if query.namespace else []),
         *([("--author", query.author)] if query.author else []),
         *([("--variant", query.variant)] if query.variant else []),
         *([("--best", best)] if best else []),

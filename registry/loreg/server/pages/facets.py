@@ -5,12 +5,13 @@ To count takes ten times as long as to search, so the list of what was found doe
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from loreg.entities import FacetCount, FacetKind, Facets, Query
+from loreg.entities import FacetCount, FacetKind, Facets, MetricCondition, MetricRange, Query
 from loreg.server.pages.browse import FACETS, ONE, Pairs, parse_query, read_pairs, replace_pair
 from loreg.server.pages.commands import search_command
 from loreg.server.pages.paths import with_query
@@ -24,8 +25,10 @@ _TITLES = {
     FacetKind.RANK: "Rank",
     FacetKind.MODULE: "Module",
     FacetKind.VARIANT: "Variant",
+    FacetKind.NAMESPACE: "Namespace",
     FacetKind.METRIC: "Best by metric",
 }
+_STEPS = 100  # about as many as a slider has
 
 
 class FacetLink(Value, frozen=True):
@@ -37,6 +40,18 @@ class FacetLink(Value, frozen=True):
     is_chosen: bool
 
 
+class MetricSlider(Value, frozen=True):
+    """Between which numbers a metric can be bounded, and the condition that is in force; ``low`` is a whole step."""
+
+    name: str
+    low: float
+    high: float
+    step: float
+    operator: str
+    bound: float | None
+    is_chosen: bool
+
+
 class FacetsView(Value, frozen=True):
     """What the page shows: the values of each kind, and the ``metrics`` that can be bounded."""
 
@@ -44,7 +59,7 @@ class FacetsView(Value, frozen=True):
     best: str
     counted: Facets
     facets: tuple[tuple[str, tuple[FacetLink, ...]], ...]
-    metrics: tuple[str, ...]
+    metrics: tuple[MetricSlider, ...]
     hidden: tuple[tuple[str, str], ...]
     results_path: str
 
@@ -61,7 +76,7 @@ async def facets(request: Request) -> Response:
         best=best,
         counted=counted,
         facets=_link_facets(counted, pairs),
-        metrics=tuple(count.value for count in counted.counts if count.kind == FacetKind.METRIC),
+        metrics=_build_sliders(counted, query, best),
         hidden=tuple(pair for pair in pairs if pair[0] not in ("text", "sort", "best")),
         results_path=with_query("/", pairs),
     )
@@ -74,6 +89,30 @@ async def facets(request: Request) -> Response:
         command=search_command(query, sort, best),
         api=with_query("/api/v1/facets", conditions),
         document=counted,
+    )
+
+
+def _build_sliders(facets: Facets, query: Query, best: str) -> tuple[MetricSlider, ...]:
+    """Return the metrics that can be bounded; the one that is asked for is chosen, else the most common."""
+    bounds = {condition.name: condition for condition in query.metrics if not condition.dataset}
+    asked = next(iter([*bounds, best.partition("@")[0]]))
+    names = [metric.name for metric in facets.ranges]
+    chosen = asked if asked in names else next(iter(names), "")
+    return tuple(_build_slider(metric, bounds.get(metric.name), metric.name == chosen) for metric in facets.ranges)
+
+
+def _build_slider(metric: MetricRange, condition: MetricCondition | None, is_chosen: bool) -> MetricSlider:
+    spread = (metric.high - metric.low) or abs(metric.low) or 1.0
+    step = 10.0 ** math.floor(math.log10(spread / _STEPS))
+    direction = ">=" if metric.higher_is_better else "<="
+    return MetricSlider(
+        name=metric.name,
+        low=math.floor(metric.low / step) * step,
+        high=math.ceil(metric.high / step) * step,
+        step=step,
+        operator=str(condition.comparison.operator) if condition is not None else direction,
+        bound=condition.comparison.value if condition is not None else None,
+        is_chosen=is_chosen,
     )
 
 

@@ -5,12 +5,12 @@ It reads the store, so it runs in a thread; no weights are read and nothing is c
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure
-from loreg.checking.profile import Effect, Profile, list_profiles, read_profile
+from loreg.checking.profile import Effect, Profile, list_profiles
+from loreg.checking.servers import effects_by_code, installed_profiles, worst_effect
 from loreg.entities import Details, Finding
 from loreg.local.backend import LocalBackend
 from loreg.server.state import Service
@@ -54,28 +54,19 @@ def inspect_version(backend: LocalBackend, service: Service, details: Details) -
     modules = read_structure(service, details).modules
     context = Context(backend, service.store, Path(), service.policy)
     (report,) = check(context, [details.version.ref], profiles=list_profiles(), header_only=True)
-    codes = {code for effects in map(_effects, _profiles()) for code in effects}
+    codes = {code for effects in map(effects_by_code, installed_profiles()) for code in effects}
     return Inspection(
         ranks={name: float(module.rank) for name, module in modules.items()},
         findings=tuple(finding for finding in report.findings if finding.code not in codes),
-        servers=tuple(_judge_server(profile, report.findings) for profile in _profiles()),
+        servers=tuple(_judge_server(profile, report.findings) for profile in installed_profiles()),
         notes=report.notes,
     )
 
 
-@functools.cache
-def _profiles() -> tuple[Profile, ...]:
-    return tuple(map(read_profile, list_profiles()))
-
-
-def _effects(profile: Profile) -> dict[str, Effect]:
-    return {rule.code: rule.effect for rule in profile.rules}
-
-
 def _judge_server(profile: Profile, findings: tuple[Finding, ...]) -> ServerVerdict:
-    effects = _effects(profile)
+    effects = effects_by_code(profile)
     reasons = tuple(finding for finding in findings if finding.code in effects)
-    worst = next((effect for effect in Effect if any(effects[reason.code] == effect for reason in reasons)), None)
+    worst = worst_effect(profile, {reason.code for reason in reasons})
     verdict, mark = _VERDICTS[worst] if worst else ("loads", "good")
     return ServerVerdict(profile.name, profile.title, profile.release, verdict, mark, reasons)
 

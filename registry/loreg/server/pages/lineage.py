@@ -8,7 +8,7 @@ from loreg.entities import LineageEdge, Version
 from loreg.local.backend import LocalBackend
 from loreg.refs import Ref
 from loreg.server.pages.commands import command
-from loreg.server.pages.lineage_graphs import HIDDEN, LineageGraph, draw_lineage, name_source
+from loreg.server.pages.lineage_graphs import LineageGraph, draw_lineage, kind_of_source, name_source
 from loreg.server.pages.paths import LINEAGE, parse_version_path
 from loreg.server.pages.templating import base_name
 from loreg.server.pages.visitor import PageRoute, get_visitor, page
@@ -20,11 +20,11 @@ _MAX_ROWS = 200
 
 
 class EdgeRow(Value, frozen=True):
-    """An edge as a table shows it; ``parent`` names nothing that may not be seen."""
+    """An edge as a table shows it; ``kind`` is that of its parent, see :class:`Node`."""
 
     edge: LineageEdge
     parent: str
-    is_hidden: bool
+    kind: str
 
 
 class LineageView(Value, frozen=True):
@@ -68,5 +68,4 @@ def _read_lineage(backend: LocalBackend, ref: Ref) -> tuple[Version, tuple[Linea
 
 
 def _to_row(edge: LineageEdge) -> EdgeRow:
-    name = name_source(edge)
-    return EdgeRow(edge, name, name == HIDDEN)
+    return EdgeRow(edge, name_source(edge), kind_of_source(edge))

@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from loreg.entities import LineageEdge
 from loreg.entities.display.text import printable
-from loreg.refs import is_path
 from loreg.server.pages.paths import ref_path
 from loreg.value import Value
 
-HIDDEN = "one that is gone, or not yours to see"
 _WIDTH, _HEIGHT, _APART, _BELOW, _MARGIN = 230, 34, 90, 14, 6  # pixels: of a node, between layers, between nodes
 _MAX_NAME = 30  # characters
 _MAX_LAYERS = 64
@@ -21,7 +19,7 @@ _MAX_CENTRED = 12  # nodes of a layer: of longer ones the first lie at the top, 
 
 
 class Node(Value, frozen=True):
-    """A version, or what stands in place of one: ``kind`` is center, version, base, folder or hidden."""
+    """A version, or what stands in place of one: ``kind`` is center, version, base, folder, gone or hidden."""
 
     x: int
     y: int
@@ -59,10 +57,17 @@ class Link(Value, frozen=True):
 
 
 def name_source(edge: LineageEdge) -> str:
-    """Return what a page calls the parent of an edge: nothing of the name of one that may not be seen."""
+    """Return what a page calls the parent of an edge."""
+    return edge.parent_ref or edge.parent.label
+
+
+def kind_of_source(edge: LineageEdge) -> str:
+    """Return which kind of node the parent of an edge is; a folder's name is no ref."""
     if edge.parent_ref:
-        return edge.parent_ref
-    return edge.parent.label if is_path(edge.parent.label) else HIDDEN
+        return "version"
+    if edge.parent.is_hidden:
+        return "hidden"
+    return "gone" if ":" in edge.parent.label else "folder"
 
 
 def draw_lineage(
@@ -91,9 +96,7 @@ def draw_lineage(
 def _link(edge: LineageEdge, ref: str, digest: str, shown: dict[str, tuple[str, str, str]]) -> Link:
     """Return the edge between nodes, and add these to ``shown``; equal content is one node, whatever its name."""
     parent = ref if edge.parent.digest == digest else edge.parent_ref or f"sha256:{edge.parent.digest}"
-    name = name_source(edge)
-    kind = "version" if edge.parent_ref else "hidden" if name == HIDDEN else "folder"
-    shown.setdefault(parent, (name, ref_path(edge.parent_ref), kind))
+    shown.setdefault(parent, (name_source(edge), ref_path(edge.parent_ref), kind_of_source(edge)))
     shown.setdefault(edge.child, (edge.child, ref_path(edge.child), "version"))
     return Link(parent, edge.child, edge.parent.weight)
 

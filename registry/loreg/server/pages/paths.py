@@ -9,6 +9,7 @@
 ``/jobs/ID``                 page of a job: an adapter ``jobs/7`` has none, its versions have theirs
 ``/NS/NAME``, ``…/vN``       pages of an adapter and its versions; ``-`` stands for no namespace
 ``/NS/NAME/vN/lineage``      page of what it was made from, and what was made of it
+``/NS/NAME/vN/spectra``      page of how large its deltas are, and how they spread
 ``/NS/NAME/diff/vN..vM``     page of what changed between two versions
 ``/_/…``                     files and actions of the pages: no namespace begins with ``_``
 ===========================  =======================================================================
@@ -58,6 +59,7 @@ register_url_convertor("digest", _DigestConvertor())
 ADAPTER = "/{namespace:namespace}/{name:adapter}"
 VERSION = ADAPTER + "/{number:number}"
 LINEAGE = VERSION + "/lineage"
+SPECTRA = VERSION + "/spectra"
 CHOOSE_DIFF = ADAPTER + "/diff"
 DIFF = CHOOSE_DIFF + "/{before:number}..{after:number}"
 BASE = "/bases/{digest:digest}"

@@ -23,6 +23,7 @@ from loreg.server.pages import (
     lineage,
     merge,
     sign_in,
+    spectra,
     start,
     static_files,
     version,
@@ -50,6 +51,7 @@ MODULES = (
     version,
     diff,
     lineage,
+    spectra,
 )
 
 

@@ -1,4 +1,4 @@
-"""The route that says what a merge would keep and lose, without making it."""
+"""Routes that compute with stored weights: what a merge would keep and lose, and what is inside a version."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import StringConstraints
 
-from loreg.entities import MergePreview
+from loreg.entities import AdapterSpectra, MergePreview
 from loreg.refs import parse_ref
 from loreg.server.bodies import BodyRoute
+from loreg.server.dependencies import RefDep
 from loreg.server.responses import error_responses, json_response
 from loreg.server.state import BackendDep
 
@@ -30,3 +31,13 @@ def merge_preview(
     """
     refs = tuple(map(parse_ref, source))
     return json_response(backend.preview_merge(refs, weight or (1.0,) * len(refs), rank))
+
+
+@routes.get(
+    "/adapters/{namespace}/{name}/versions/{selector}/spectra",
+    response_model=AdapterSpectra,
+    responses=error_responses(404, 409),
+)
+def spectra(ref: RefDep, backend: BackendDep) -> Response:
+    """Return the singular values of each module's delta; the files of the version are read by the first request."""
+    return json_response(backend.spectra(ref))

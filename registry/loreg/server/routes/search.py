@@ -41,6 +41,7 @@ async def get_query(
     rank: Words = (),
     metric: Words = (),
     label: Words = (),
+    namespace: Annotated[str, Query(max_length=96, description="Or - for adapters that have none.")] = "",
     author: Annotated[str, Query(max_length=128)] = "",
     variant: Annotated[str, Query(max_length=32)] = "",
     all_versions: bool = False,
@@ -54,6 +55,7 @@ async def get_query(
         ranks=tuple(map(parse_comparison, rank)),
         metrics=tuple(map(parse_metric_condition, metric)),
         labels=tuple(map(parse_label, label)),
+        namespace=namespace,
         author=author,
         variant=variant,
         all_versions=all_versions,
@@ -105,7 +107,7 @@ def _in_order(conditions: Search, sort: str, best: str) -> Search:
 
 @routes.get("/facets", response_model=Facets, responses=error_responses())
 async def facets(backend: AsyncBackendDep, conditions: QueryDep) -> Response:
-    """Count what the versions of a search have: tasks, bases, ranks, modules, variants, metrics."""
+    """Count what the versions of a search have: tasks, bases, ranks, modules, variants, namespaces, metrics."""
     return json_response(await backend.facets(conditions))
 
 

@@ -17,10 +17,12 @@ from loreg.entities import (
     Committed,
     Deletion,
     Details,
+    FindingCounts,
     Metric,
     NearDuplicates,
     Page,
     Version,
+    VersionFacts,
 )
 from loreg.errors import NotFoundError, UsageError
 from loreg.local.bases import limit_concurrent_reads
@@ -238,6 +240,18 @@ def candidates(
 def near_duplicates(backend: BackendDep, pattern: Annotated[str, Query(max_length=200)] = "*") -> Response:
     """Return the groups of versions of the adapters that match whose deltas are nearly the same, by their sketches."""
     return json_response(backend.near_duplicates(parse_adapter_pattern(pattern)))
+
+
+@routes.get(_VERSION + "/facts", response_model=tuple[VersionFacts, ...], responses=error_responses(404, 409))
+async def facts(ref: RefDep, backend: AsyncBackendDep) -> Response:
+    """Return what the registry's probes said of a version, as ``check``: the findings by its header."""
+    return json_response(await backend.facts(ref))
+
+
+@routes.get("/findings", response_model=FindingCounts, responses=error_responses())
+async def findings(backend: AsyncBackendDep, pattern: Annotated[str, Query(max_length=200)] = "*") -> Response:
+    """Count findings on the versions of the adapters that match, by code and namespace, as far as they were checked."""
+    return json_response(await backend.count_findings(parse_adapter_pattern(pattern)))
 
 
 @routes.get(_VERSION + "/sketch", response_model=SketchResponse, responses=error_responses(404, 409))

@@ -29,3 +29,27 @@ for (const slider of document.querySelectorAll("input[data-moves]")) {
   slider.addEventListener("input", () => { number.value = slider.value; });
   number.addEventListener("input", () => { slider.value = number.value; });
 }
+
+// The bound of a metric: the slider goes from the least to the greatest number of the metric that is chosen, and shows
+// what is found when it is let go.
+function tieBounds(root) {
+  for (const metrics of root.querySelectorAll("select[data-bounds]:not([data-ready])")) {
+    metrics.dataset.ready = "";
+    const form = metrics.form;
+    const { slider, operator, bound } = form.elements;
+    const show = () => {
+      const { low, high, step, operator: direction, bound: current } = metrics.selectedOptions[0].dataset;
+      Object.assign(slider, { min: low, max: high, step, hidden: low === high });
+      operator.value = direction;
+      bound.value = current;
+      slider.value = current || (direction === "<=" ? high : low);
+    };
+    metrics.addEventListener("change", show);
+    slider.addEventListener("input", () => { bound.value = slider.value; });
+    slider.addEventListener("change", () => form.requestSubmit());
+    bound.addEventListener("input", () => { slider.value = bound.value; });
+    show();
+  }
+}
+tieBounds(document);
+document.addEventListener("htmx:afterSettle", () => tieBounds(document));

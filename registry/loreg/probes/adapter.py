@@ -1,0 +1,15 @@
+"""One adapter as a probe sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loreg.adapters.structure import AdapterStructure
+
+
+@dataclass(frozen=True)
+class ProbedAdapter:
+    """An adapter without its numbers, and the names of all files that are stored with it."""
+
+    structure: AdapterStructure
+    files: tuple[str, ...]

@@ -23,6 +23,7 @@ from loreg.entities.bases import (
     BaseMatch,
     BaseModel,
     BaseRelation,
+    RelatedBase,
     Verdict,
     VerdictKind,
 )
@@ -300,6 +301,7 @@ __all__ = [
     "RankRuleKind",
     "Reference",
     "ReferenceKind",
+    "RelatedBase",
     "Repair",
     "RepairReport",
     "ReproduceResult",

@@ -209,10 +209,7 @@ class TestTimeouts:
 
     def test_statements_are_planned_once_for_pages_and_as_the_administrator_says(self, postgres_url: str):
         name = postgres_url.rpartition("/")[2]
-        for own, expected in (
-            ("", ["0", "off", "1.1", "force_generic_plan"]),
-            ("4", ["4", "off", "1.1", "force_generic_plan"]),
-        ):
+        for own, workers in (("", "0"), ("4", "4")):
             if own:
                 change(postgres_url, f"ALTER DATABASE {name} SET max_parallel_workers_per_gather = {own}")
             catalog = Catalog(postgres_url)

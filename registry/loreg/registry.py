@@ -51,6 +51,7 @@ from loreg.entities import (
     JobKind,
     KeptAdapter,
     LineageEdge,
+    MapReport,
     MergeOptions,
     MergePreview,
     MergeResult,
@@ -695,6 +696,36 @@ class Registry:
         ()
         """
         return self._backend.count_findings(parse_adapter_pattern(pattern))
+
+    def map(
+        self,
+        probe: str,
+        pattern: str = "*",
+        *,
+        again: bool = False,
+        processes: int | None = None,
+        progress: Progress = no_progress,
+    ) -> MapReport:
+        """Run a probe over all versions of the adapters that match, in as many ``processes`` as there are processors.
+
+        A probe is ``check``, ``sketch``, ``spectra``, or one that another package brings (:mod:`loreg.probes.probe`).
+        What it says is recorded for :meth:`facts`. Those of which it said something are left out, unless ``again``.
+        Whatever is killed meanwhile, the next call of the same goes on; one runs at a time, else ConflictError. For
+        administrators, where catalog and store are reached. A program that calls it must do so below
+        ``if __name__ == "__main__":``.
+
+        >>> pushed = registry.push("./science", "team/science")
+        >>> registry.map("check").run.versions  # the push checked it
+        0
+        >>> report = registry.map("spectra", "team/*", processes=1)
+        >>> report.recorded, report.failed_count, registry.facts("team/science")[1].probe
+        (1, 0, 'spectra')
+        """
+        from loreg.verbs.map import map_probe
+
+        return map_probe(
+            self.context, self.settings, probe, pattern, again=again, processes=processes, progress=progress
+        )
 
     def near_duplicates(self, pattern: str = "*") -> tuple[NearDuplicates, ...]:
         """Return groups of versions whose deltas are nearly the same, of the adapters that match ``pattern``.

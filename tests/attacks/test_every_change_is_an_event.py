@@ -411,6 +411,7 @@ READING = {
 }  # fmt: skip
 #: Changes that no event can tell of.
 NOT_LOGGED = {
+    "map": "records what the stored files say, which changes nothing of them; the run has its author",
     "upgrade": "changes the schema and no content, before there may be a table of events",
     "report_deployment": "tells what a server has now: state that it alone knows, many times an hour",
     "sync": "changes a folder, and tells what it has",

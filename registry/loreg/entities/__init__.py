@@ -70,6 +70,7 @@ from loreg.entities.live import (
     SyncProblemKind,
     SyncReport,
 )
+from loreg.entities.maps import MapChunk, MapReport, MapRun, ProbedVersion
 from loreg.entities.mirroring import MirrorConflict, MirrorReport
 from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
 from loreg.entities.previews import MergePreview, PreviewFigures
@@ -256,6 +257,9 @@ __all__ = [
     "Kinship",
     "KinshipKind",
     "LineageEdge",
+    "MapChunk",
+    "MapReport",
+    "MapRun",
     "MarkedGarbage",
     "MergeOptions",
     "MergePreview",
@@ -290,6 +294,7 @@ __all__ = [
     "Page",
     "PlannedVersion",
     "PreviewFigures",
+    "ProbedVersion",
     "Progress",
     "Promotion",
     "Provenance",

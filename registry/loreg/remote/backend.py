@@ -9,7 +9,9 @@ from urllib.parse import quote
 
 from loreg.backend import Backend, EventStream
 from loreg.entities import (
+    AdapterComparison,
     AdapterEntry,
+    AdapterSimilarity,
     AdapterSpectra,
     AliasShares,
     BaseAdded,
@@ -140,6 +142,10 @@ class RemoteBackend(Backend):
 
     def spectra(self, ref: Ref) -> AdapterSpectra:
         return self._server.get(f"{_version_path(ref)}/spectra", AdapterSpectra)
+
+    def compare_versions(self, refs: Sequence[Ref]) -> AdapterComparison:
+        parameters = {"source": list(map(str, refs))}
+        return AdapterComparison(self._server.get(f"{_API}/comparison", tuple[AdapterSimilarity, ...], parameters))
 
     def search(self, query: Query) -> SearchPage:
         parameters = {**_conditions(query), **_order(query), "limit": query.limit, "cursor": query.cursor}

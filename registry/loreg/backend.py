@@ -144,7 +144,8 @@ class Backend(Protocol):
         """Return what the weighted sum of versions, truncated at ``rank``, keeps and loses; None loses nothing.
 
         Raises UsageError, CheckFailedError for bases that do not fit, MergeError for what cannot be merged or needs
-        more than the adapters, NotAllowedError for what is too much for a registry, and ConflictError while it reads others.
+        more than the adapters, NotAllowedError for what is too much for a registry, and ConflictError while it reads
+        others.
         """
         ...
 

@@ -231,6 +231,12 @@ class LocalBackend(Backend):
 
         return is_reduced(self._version_reader(), sources)
 
+    def has_comparison(self, sources: Sequence[tuple[Version, Sequence[File]]]) -> bool:
+        """Return whether a comparison of what :meth:`read_sources` returned needs no file."""
+        from loreg.local.comparisons import is_compared
+
+        return is_compared(self._version_reader(), sources)
+
     def _version_reader(self) -> VersionReader:
         from loreg.local.reduced_versions import VersionReader
         from loreg.previewing.computed_files import ComputedFiles

@@ -40,6 +40,11 @@ def compare_stored(reader: VersionReader, sources: Sequence[Stored]) -> AdapterC
     return sort_by_likeness(pairs)
 
 
+def is_compared(reader: VersionReader, sources: Sequence[Stored]) -> bool:
+    """Return whether the figures of these versions are kept: nothing is read then."""
+    return reader.files.has([_SCHEMA, *name_sources(sources)])
+
+
 def _load(reader: VersionReader, sources: Sequence[Stored]) -> AdapterComparison | None:
     place = reader.files.find([_SCHEMA, *name_sources(sources)])
     payload = read_computed(place[0]) if place else None

@@ -564,6 +564,17 @@ class Registry:
         """
         return self._backend.spectra(parse_ref(ref))
 
+    def compare_versions(self, refs: Sequence[str]) -> AdapterComparison:
+        """Measure how alike stored versions are, every two of 2 to 16, as :meth:`compare` does: no torch is needed.
+
+        The files are read the first time. Raises what :meth:`preview_merge` raises.
+
+        >>> pushed = [registry.push(f"./{name}", f"team/{name}") for name in ("science", "history")]
+        >>> [(pair.b, pair.cosine) for pair in registry.compare_versions(["team/science", "team/history"])]
+        [('team/history:v1', 0.0)]
+        """
+        return self._backend.compare_versions(tuple(map(parse_ref, refs)))
+
     def rerank(
         self,
         source: Path | str,

@@ -407,7 +407,7 @@ READING = {
     "jobs.list", "jobs.wait", "facets", "tasks", "metrics", "find_metric_slips", "bases.summaries", "plan_import",
     "identify", "near_duplicates", "diff", "descendants", "whoami", "doctor", "verify", "usage", "list_backup", "close",
     "deployments", "webhooks.list", "webhooks.deliveries", "canaries", "promotions", "shares", "route",
-    "preview_merge", "spectra", "facts", "count_findings",
+    "preview_merge", "spectra", "compare_versions", "facts", "count_findings",
 }  # fmt: skip
 #: Changes that no event can tell of.
 NOT_LOGGED = {

@@ -14,6 +14,7 @@ PAGES = (
     "/lab/history",
     "/team/news/diff/v1..v2", "/team/both/v1/lineage", "/lab/history/v1/lineage", "/bases",
     "/jobs", "/jobs/1",
+    "/compare", "/compare?source=team/science:v1&source=lab/history:v1&source=team/both:v1&compute=1", "/merge?find=qa",
     "/merge", "/merge?source=team/science:v1&source=lab/history:v1&weight=0.7&weight=0.3&rank=8&compute=1",
 )  # fmt: skip
 BROKEN = ("/nowhere", "/team/nothing", "/?rank=x", "/team/news/diff", "/team/news/diff/v1..v9", "/jobs/9")

@@ -52,6 +52,7 @@ from loreg.entities import (
     ALL_EVENTS,
     ANONYMOUS_AUTHOR,
     Access,
+    AdapterComparison,
     AdapterEntry,
     AdapterSpectra,
     AliasShares,
@@ -128,6 +129,7 @@ from loreg.upkeep import Upkeep
 if TYPE_CHECKING:
     from loreg.local.bases import VerifiedBase
     from loreg.local.commit import ParsedCommit
+    from loreg.local.reduced_versions import VersionReader
 
 
 T = TypeVar("T")
@@ -227,25 +229,43 @@ class LocalBackend(Backend):
 
     def preview_merge(self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None) -> MergePreview:
         from loreg.local.merge_previews import preview_stored_merge, validate_preview
-        from loreg.previewing.frames_cache import FramesCache
 
         validate_preview(len(sources), weights, rank)
-        cache = FramesCache(self._frames_folder)
-        return preview_stored_merge(self._store, cache, self.read_sources(sources), weights, rank)
+        return preview_stored_merge(self._version_reader(), self.read_sources(sources), weights, rank)
 
     def spectra(self, ref: Ref) -> AdapterSpectra:
         from loreg.local.spectra import read_stored_spectra
-        from loreg.previewing.frames_cache import FramesCache
 
         (source,) = self.read_sources([ref])
-        return read_stored_spectra(self._store, FramesCache(self._frames_folder), source)
+        return read_stored_spectra(self._version_reader(), source)
+
+    def compare_versions(self, refs: Sequence[Ref]) -> AdapterComparison:
+        from loreg.local.comparisons import compare_stored, validate_comparison
+
+        validate_comparison(len(refs))
+        return compare_stored(self._version_reader(), self.read_sources(refs))
 
     def has_preview(self, sources: Sequence[tuple[Version, Sequence[File]]]) -> bool:
         """Return whether a preview or the spectra of what :meth:`read_sources` returned need no file."""
         from loreg.local.reduced_versions import is_reduced
-        from loreg.previewing.frames_cache import FramesCache
 
-        return is_reduced(FramesCache(self._frames_folder), sources)
+        return is_reduced(self._version_reader(), sources)
+
+    def has_comparison(self, sources: Sequence[tuple[Version, Sequence[File]]]) -> bool:
+        """Return whether a comparison of what :meth:`read_sources` returned needs no file."""
+        from loreg.local.comparisons import is_compared
+
+        return is_compared(self._version_reader(), sources)
+
+    def _version_reader(self) -> VersionReader:
+        from loreg.local.reduced_versions import VersionReader
+        from loreg.previewing.computed_files import ComputedFiles
+
+        def find_path(one: str, other: str) -> tuple[BaseEdge, ...]:
+            with self.catalog.read(self._access) as tx:
+                return derivations.shortest_path(tx, one, other)
+
+        return VersionReader(self._store, ComputedFiles(self._frames_folder), find_path)
 
     def read_sources(self, sources: Sequence[Ref]) -> tuple[tuple[Version, tuple[File, ...]], ...]:
         """Return the versions that refs mean, with their files, as of one moment."""

@@ -110,6 +110,7 @@ from loreg.local.authorization import require, require_somewhere
 from loreg.local.deployments import validate_report
 from loreg.local.event_stream import LocalEventStream
 from loreg.local.jobs import namespace_of
+from loreg.local.loading import findings_by_server, with_findings_of_server
 from loreg.local.origin import validate_origin
 from loreg.local.recent_answers import RecentAnswers
 from loreg.local.reference_writes import rehearse_references, write_references
@@ -252,12 +253,14 @@ class LocalBackend(Backend):
             return tuple(version_files(tx, ref) for ref in sources)
 
     def search(self, query: Query) -> SearchPage:
+        query = with_findings_of_server(query)
         with self.catalog.read(self._access) as tx:
             return search(tx, query)
 
     def facets(self, query: Query) -> Facets:
+        query = with_findings_of_server(query)
         with self.catalog.read(self._access) as tx:
-            return self._recent(tx, ("facets", query), lambda: count_facets(tx, query))
+            return self._recent(tx, ("facets", query), lambda: count_facets(tx, query, findings_by_server()))
 
     def task_summaries(self, limit: int, cursor: str | None) -> Page[TaskSummary]:
         with self.catalog.read(self._access) as tx:
@@ -618,7 +621,7 @@ class LocalBackend(Backend):
         registry = self.catalog.registry_id
         with self.catalog.read(self._access) as tx:
             if query is not None:
-                return Selection(registry, tuple(select_by_search(tx, query)))
+                return Selection(registry, tuple(select_by_search(tx, with_findings_of_server(query))))
             selected, missing = select_by_selectors(tx, selectors)
             return Selection(registry, tuple(selected), tuple(missing))
 

@@ -87,6 +87,7 @@ from loreg.entities.references import (
     UpkeepAction,
     VerifyReport,
 )
+from loreg.entities.relatives import BakedModel, Relatives, StoredExport
 from loreg.entities.results import (
     AdapterDiff,
     AdapterSimilarity,
@@ -193,6 +194,7 @@ __all__ = [
     "AttachmentOutcome",
     "BackupReport",
     "BakeResult",
+    "BakedModel",
     "BaseAdded",
     "BaseAttachment",
     "BaseDetails",
@@ -300,6 +302,7 @@ __all__ = [
     "RankRuleKind",
     "Reference",
     "ReferenceKind",
+    "Relatives",
     "Repair",
     "RepairReport",
     "ReproduceResult",
@@ -323,6 +326,7 @@ __all__ = [
     "Sort",
     "SortKey",
     "Source",
+    "StoredExport",
     "SweepCandidate",
     "SweepComparison",
     "SweepOptions",

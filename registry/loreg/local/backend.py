@@ -43,6 +43,7 @@ from loreg.catalog.metric_history import metric_history
 from loreg.catalog.near_names import list_words
 from loreg.catalog.promotions import list_all as list_promotions
 from loreg.catalog.promotions import put as put_promotion
+from loreg.catalog.relatives import find_relatives
 from loreg.catalog.search import search
 from loreg.catalog.selections import select_by_search, select_by_selectors
 from loreg.catalog.version_details import version_details, version_files
@@ -89,6 +90,7 @@ from loreg.entities import (
     Page,
     Promotion,
     Query,
+    Relatives,
     Role,
     SearchPage,
     SearchWords,
@@ -321,6 +323,11 @@ class LocalBackend(Backend):
             version = versions.resolve(tx, ref).version
             return version, lineage.list_descendants(tx, version.digest, _MAX_DESCENDANTS)
 
+    def relatives(self, ref: Ref) -> Relatives:
+        """Return what is known of a version beside other versions: the bases above its own, exports, bakes."""
+        with self.catalog.read(self._access) as tx:
+            return find_relatives(tx, versions.resolve(tx, ref))
+
     def whoami(self) -> Caller:
         if self._access.token_id is None:
             return Caller(self._access.author, self._access.permissions)
@@ -480,7 +487,7 @@ class LocalBackend(Backend):
         require_somewhere(self._access, Role.READ)
         with self.catalog.read(self._access) as tx:
             base = bases.find(tx, text)
-            return BaseDetails(base, derivations.list_edges(tx, base), bases.count_versions(tx, base))
+            return BaseDetails(base, derivations.list_edges(tx, base.digest), bases.count_versions(tx, base))
 
     def bases(self, limit: int, cursor: str | None) -> Page[BaseModel]:
         require_somewhere(self._access, Role.READ)

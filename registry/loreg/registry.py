@@ -1014,6 +1014,7 @@ class Registry:
         namespace: str = "",
         author: str = "",
         variant: str = "",
+        loads_in: str = "",
         sort: str = "",
         best: str = "",
         all_versions: bool = False,
@@ -1025,8 +1026,9 @@ class Registry:
         ``best`` names a metric, ``accuracy@imdb:test``: the page then holds of each adapter the version that is best by
         it, whatever its age, the best first. ``all_versions`` looks at older ones too, and so do ``metrics`` and a
         ``sort`` by a metric. ``ranks`` are comparisons such as ``<=16`` with the largest rank, ``metrics`` such as
-        ``accuracy>=0.9@imdb``. ``namespace`` is ``-`` for adapters that have none. Raises UsageError for a condition
-        that does not parse.
+        ``accuracy>=0.9@imdb``. ``namespace`` is ``-`` for adapters that have none. ``loads_in`` names a server that
+        takes them, as its rules say of what was pushed: ``vllm``. Raises UsageError for a condition that does not
+        parse.
 
         >>> pushed = registry.push("./science", "team/science", metrics=["accuracy=0.93@imdb"])
         >>> page = registry.search(ranks=["<=16"], metrics=["accuracy>=0.9@imdb"], sort="metric:accuracy")
@@ -1036,7 +1038,7 @@ class Registry:
         ['team/science:v1']
         """
         query = _parse_conditions(
-            text, tasks, base, modules, ranks, metrics, labels, namespace, author, variant, all_versions
+            text, tasks, base, modules, ranks, metrics, labels, namespace, author, variant, loads_in, all_versions
         )
         order = parse_order(sort, best, text)
         query = msgspec.structs.replace(query, sort=order, best=bool(best), limit=limit, cursor=cursor)
@@ -1058,9 +1060,10 @@ class Registry:
         namespace: str = "",
         author: str = "",
         variant: str = "",
+        loads_in: str = "",
         all_versions: bool = False,
     ) -> Facets:
-        """Count the versions that :meth:`search` finds by task, base, rank, module, variant, namespace and metric.
+        """Count the versions that :meth:`search` finds by what they have: tasks, base, rank, servers, metrics, ….
 
         Of more than 5,000 the newest are counted. ``ranges`` says between which numbers each metric lies.
 
@@ -1073,7 +1076,7 @@ class Registry:
         """
         return self._backend.facets(
             _parse_conditions(
-                text, tasks, base, modules, ranks, metrics, labels, namespace, author, variant, all_versions
+                text, tasks, base, modules, ranks, metrics, labels, namespace, author, variant, loads_in, all_versions
             )
         )
 
@@ -1904,6 +1907,7 @@ def _parse_conditions(
     namespace: str,
     author: str,
     variant: str,
+    loads_in: str,
     all_versions: bool,
 ) -> Query:
     """Return the conditions of a search. Raises UsageError for one that does not parse."""
@@ -1918,6 +1922,7 @@ def _parse_conditions(
         namespace=namespace,
         author=author,
         variant=variant,
+        loads_in=loads_in,
         all_versions=all_versions,
     )
 

@@ -114,6 +114,16 @@ def test_the_adapters_of_one_namespace_are_a_facet(site: Site, someone: Someone)
     assert page.get_by_role("complementary").get_by_role("link", name="team").count() == 0
 
 
+def test_what_loads_in_a_server_is_a_facet(site: Site, someone: Someone):
+    person = someone(site.endpoint)
+    person.sign_in(site.tokens["root"])
+    page = person.go("/")
+    page.get_by_role("complementary").get_by_role("link", name="vllm").click()
+    page.wait_for_url("**/?loads_in=vllm*")
+    page.get_by_text("loreg search --loads-in vllm").wait_for()
+    page.get_by_role("link", name="loads in vllm").wait_for()
+
+
 def test_the_audit_is_filtered_by_a_form_and_the_url_the_command_and_the_csv_follow(site: Site, someone: Someone):
     person = someone(site.endpoint)
     person.sign_in(site.tokens["root"])

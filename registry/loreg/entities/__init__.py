@@ -89,6 +89,7 @@ from loreg.entities.references import (
     UpkeepAction,
     VerifyReport,
 )
+from loreg.entities.relatives import BakedModel, Relatives, StoredExport
 from loreg.entities.results import (
     AdapterDiff,
     AdapterSimilarity,
@@ -195,6 +196,7 @@ __all__ = [
     "AttachmentOutcome",
     "BackupReport",
     "BakeResult",
+    "BakedModel",
     "BaseAdded",
     "BaseAttachment",
     "BaseDetails",
@@ -307,6 +309,7 @@ __all__ = [
     "Reference",
     "ReferenceKind",
     "RelatedBase",
+    "Relatives",
     "Repair",
     "RepairReport",
     "ReproduceResult",
@@ -330,6 +333,7 @@ __all__ = [
     "Sort",
     "SortKey",
     "Source",
+    "StoredExport",
     "SweepCandidate",
     "SweepComparison",
     "SweepOptions",

@@ -43,6 +43,7 @@ from loreg.catalog.metric_history import metric_history
 from loreg.catalog.near_names import list_words
 from loreg.catalog.promotions import list_all as list_promotions
 from loreg.catalog.promotions import put as put_promotion
+from loreg.catalog.relatives import find_relatives
 from loreg.catalog.search import search
 from loreg.catalog.selections import select_by_search, select_by_selectors
 from loreg.catalog.version_details import version_details, version_files
@@ -91,6 +92,7 @@ from loreg.entities import (
     Promotion,
     Query,
     RelatedBase,
+    Relatives,
     Role,
     SearchPage,
     SearchWords,
@@ -112,6 +114,7 @@ from loreg.local.authorization import require, require_somewhere
 from loreg.local.deployments import validate_report
 from loreg.local.event_stream import LocalEventStream
 from loreg.local.jobs import namespace_of
+from loreg.local.loading import findings_by_server, with_findings_of_server
 from loreg.local.origin import validate_origin
 from loreg.local.recent_answers import RecentAnswers
 from loreg.local.reference_writes import rehearse_references, write_references
@@ -273,12 +276,14 @@ class LocalBackend(Backend):
             return tuple(version_files(tx, ref) for ref in sources)
 
     def search(self, query: Query) -> SearchPage:
+        query = with_findings_of_server(query)
         with self.catalog.read(self._access) as tx:
             return search(tx, query)
 
     def facets(self, query: Query) -> Facets:
+        query = with_findings_of_server(query)
         with self.catalog.read(self._access) as tx:
-            return self._recent(tx, ("facets", query), lambda: count_facets(tx, query))
+            return self._recent(tx, ("facets", query), lambda: count_facets(tx, query, findings_by_server()))
 
     def task_summaries(self, limit: int, cursor: str | None) -> Page[TaskSummary]:
         with self.catalog.read(self._access) as tx:
@@ -338,6 +343,11 @@ class LocalBackend(Backend):
         with self.catalog.read(self._access) as tx:
             version = versions.resolve(tx, ref).version
             return version, lineage.list_descendants(tx, version.digest, _MAX_DESCENDANTS)
+
+    def relatives(self, ref: Ref) -> Relatives:
+        """Return what is known of a version beside other versions: the bases above its own, exports, bakes."""
+        with self.catalog.read(self._access) as tx:
+            return find_relatives(tx, versions.resolve(tx, ref))
 
     def whoami(self) -> Caller:
         if self._access.token_id is None:
@@ -497,7 +507,7 @@ class LocalBackend(Backend):
     def base(self, text: str) -> BaseDetails:
         with self.catalog.read(self._access) as tx:
             base = bases.find(tx, text)
-            return BaseDetails(base, derivations.list_edges(tx, base), bases.count_versions(tx, base))
+            return BaseDetails(base, derivations.list_edges(tx, base.digest), bases.count_versions(tx, base))
 
     def related_bases(self, base: BaseModel) -> tuple[RelatedBase, ...]:
         """Return the bases that an edge joins with this one, and those of its architecture; for its page."""
@@ -643,7 +653,7 @@ class LocalBackend(Backend):
         registry = self.catalog.registry_id
         with self.catalog.read(self._access) as tx:
             if query is not None:
-                return Selection(registry, tuple(select_by_search(tx, query)))
+                return Selection(registry, tuple(select_by_search(tx, with_findings_of_server(query))))
             selected, missing = select_by_selectors(tx, selectors)
             return Selection(registry, tuple(selected), tuple(missing))
 

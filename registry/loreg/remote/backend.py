@@ -430,6 +430,7 @@ def _conditions(query: Query) -> dict[str, str | bool | tuple[str, ...]]:
         "namespace": query.namespace,
         "author": query.author,
         "variant": query.variant,
+        "loads_in": query.loads_in,
         "all_versions": query.all_versions,
     }
 

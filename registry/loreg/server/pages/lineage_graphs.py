@@ -19,7 +19,7 @@ _MAX_CENTRED = 12  # nodes of a layer: of longer ones the first lie at the top, 
 
 
 class Node(Value, frozen=True):
-    """A version, or what stands in place of one: ``kind`` is center, version, base, folder, gone or hidden."""
+    """A version, or what is related to one: ``kind`` is center, version, base, export, bake, folder, gone or hidden."""
 
     x: int
     y: int
@@ -49,11 +49,22 @@ class LineageGraph(Value, frozen=True):
 
 
 class Link(Value, frozen=True):
-    """An edge between two nodes, each named by what only it has; ``weight`` is None from a base."""
+    """An edge between two nodes, each named by what only it has; ``label`` says what it is, or its weight."""
 
     parent: str
     child: str
-    weight: float | None
+    label: str
+
+
+class Relative(Value, frozen=True):
+    """What is no version: above ``of`` if it is a base, else below it; ``of`` empty for the version in the middle."""
+
+    key: str
+    name: str
+    path: str
+    kind: str
+    label: str
+    of: str = ""
 
 
 def name_source(edge: LineageEdge) -> str:
@@ -71,17 +82,21 @@ def kind_of_source(edge: LineageEdge) -> str:
 
 
 def draw_lineage(
-    ref: str, digest: str, above: Sequence[LineageEdge], below: Sequence[LineageEdge], base: tuple[str, str] | None
+    ref: str,
+    digest: str,
+    above: Sequence[LineageEdge],
+    below: Sequence[LineageEdge],
+    relatives: Sequence[Relative] = (),
 ) -> LineageGraph:
-    """Return the picture of a version with what it was made from and into; ``base`` is name and path of its base."""
+    """Return the picture of a version with what it was made from and into, and what else is related to it.
+
+    Of the ``relatives`` a base comes before those that it came from.
+    """
     shown: dict[str, tuple[str, str, str]] = {ref: (ref, ref_path(ref), "center")}
     links = [_link(edge, ref, digest, shown) for edge in (*above, *below)]
     upward, downward = links[: len(above)], links[len(above) :]
     layers = _find_layers(ref, upward, downward)
-    if base is not None:
-        shown["base"] = (*base, "base")
-        layers["base"] = min(layers.values()) - 1
-        links.append(Link("base", ref, None))
+    links += _add_relatives(ref, relatives, shown, layers)
     places = _place(_order(layers, links))
     nodes = tuple(Node(*places[key], printable(shown[key][0], _MAX_NAME), *shown[key][1:]) for key in places)
     return LineageGraph(
@@ -98,7 +113,26 @@ def _link(edge: LineageEdge, ref: str, digest: str, shown: dict[str, tuple[str, 
     parent = ref if edge.parent.digest == digest else edge.parent_ref or f"sha256:{edge.parent.digest}"
     shown.setdefault(parent, (name_source(edge), ref_path(edge.parent_ref), kind_of_source(edge)))
     shown.setdefault(edge.child, (edge.child, ref_path(edge.child), "version"))
-    return Link(parent, edge.child, edge.parent.weight)
+    return Link(parent, edge.child, f"{edge.parent.weight:.4g} ×")
+
+
+def _add_relatives(
+    ref: str, relatives: Sequence[Relative], shown: dict[str, tuple[str, str, str]], layers: dict[str, int]
+) -> list[Link]:
+    """Add what is no version: exports and bakes on the right of it, bases on the left of all that came of them."""
+    links = []
+    first = min(layers.values())
+    for relative in relatives:
+        of = relative.of or ref
+        shown.setdefault(relative.key, (relative.name, relative.path, relative.kind))
+        if relative.kind == "base":
+            below = layers[of] if relative.of else first
+            layers[relative.key] = min(layers.get(relative.key, below - 1), below - 1)
+            links.append(Link(relative.key, of, relative.label))
+        else:
+            layers[relative.key] = layers[of] + 1
+            links.append(Link(of, relative.key, relative.label))
+    return links
 
 
 def _find_layers(ref: str, upward: Sequence[Link], downward: Sequence[Link]) -> dict[str, int]:
@@ -154,7 +188,6 @@ def _draw(
     (x1, y1), (x2, y2) = places[link.parent], places[link.child]
     x1, y1, y2 = x1 + _WIDTH, y1 + _HEIGHT // 2, y2 + _HEIGHT // 2
     bend = max(_APART // 2, (x2 - x1) // 2)
-    weight = "base" if link.weight is None else f"{link.weight:.4g} ×"
-    title = f"{printable(shown[link.parent][0])} in {printable(shown[link.child][0])}: {weight}"
+    title = f"{printable(shown[link.parent][0])} in {printable(shown[link.child][0])}: {link.label}"
     curve = f"M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"
-    return Arrow(curve, weight if is_labelled else "", x2 - 8, y2 - 6 if y1 <= y2 else y2 + 14, title)
+    return Arrow(curve, link.label if is_labelled else "", x2 - 8, y2 - 6 if y1 <= y2 else y2 + 14, title)

@@ -28,6 +28,7 @@ PAGES = {
     merge.RECIPE: ("", {}, ""),  # of what the URL says: test_merge.py
     "/jobs": ("/jobs", EVERYBODY, "/api/v1/jobs"),
     paths.JOB: ("/jobs/1", PRIVATE, "/api/v1/jobs/1"),
+    "/admin": ("/admin", {"": 401, "reader": 403, "stranger": 403, "root": 200}, "/api/v1/tokens"),
     "/audit": ("/audit", EVERYBODY, "/api/v1/events"),
     adapter.ADAPTER: ("/team/news", PRIVATE, "/api/v1/adapters/team/news/versions"),
     version.VERSION: ("/team/news/v1", PRIVATE, "/api/v1/adapters/team/news/versions/v1"),

@@ -95,6 +95,7 @@ from loreg.entities import (
     Sketch,
     TaskSummary,
     Token,
+    UpkeepAction,
     Usage,
     UsageBy,
     Version,
@@ -616,6 +617,12 @@ class LocalBackend(Backend):
     def events(self, limit: int, cursor: str | None, adapter: AdapterName | None = None) -> Page[Event]:
         with self.catalog.read(self._access) as tx:
             return events.list_page(tx, limit, cursor, adapter)
+
+    def last_upkeep(self, action: UpkeepAction) -> Event | None:
+        """Return when that was last done to the whole registry, and what came of it; for administrators."""
+        require(self._access, Role.ADMIN, "*")
+        with self.catalog.read(self._access) as tx:
+            return events.find_last(tx, action)
 
     def select(self, selectors: Sequence[Selector], query: Query | None = None) -> Selection:
         registry = self.catalog.registry_id

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from loreg.errors import LoregError
 from loreg.server.pages import (
     adapter,
+    admin,
     attachments,
     audit,
     base,
@@ -43,6 +44,7 @@ MODULES = (
     bases,
     base,
     attachments,
+    admin,
     merge,
     jobs,
     browse,

@@ -1458,13 +1458,15 @@ class Registry:
         >>> report.ok, report.references, report.read, report.orphan_count
         (True, 3, 3, 0)
         """
-        from loreg.verbs.verify import verify
+        from loreg.verbs.verify import record_verification, verify
 
         selection = self._select_references(refs, read_data, since, trust_checksums)
         if self.settings.endpoint:
             request = _selection_request(refs, read_data, since, trust_checksums)
             return self._do_by_worker(JobKind.VERIFY, request, VerifyReport, progress)
-        return verify(self.context, selection, progress)
+        report = verify(self.context, selection, progress)
+        record_verification(self.context, selection, report)
+        return report
 
     def repair(
         self,

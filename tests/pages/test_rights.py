@@ -33,6 +33,8 @@ PAGES = {
     merge.RECIPE: ("", {}, ""),  # of what the URL says: test_merge.py
     "/jobs": ("/jobs", EVERYBODY, "/api/v1/jobs"),
     paths.JOB: ("/jobs/1", PRIVATE, "/api/v1/jobs/1"),
+    "/checks": ("/checks", EVERYBODY, "/api/v1/findings"),
+    "/admin": ("/admin", {"": 401, "reader": 403, "stranger": 403, "root": 200}, "/api/v1/tokens"),
     "/audit": ("/audit", EVERYBODY, "/api/v1/events"),
     adapter.ADAPTER: ("/team/news", PRIVATE, "/api/v1/adapters/team/news/versions"),
     version.VERSION: ("/team/news/v1", PRIVATE, "/api/v1/adapters/team/news/versions/v1"),
@@ -81,7 +83,8 @@ def test_no_page_names_what_may_not_be_seen(site: Site, role: str):
     with site.visit(role) as client:
         for path in (
             "/", "/?text=adapter", "/?task=qa", "/?base=llama", "/facets", "/facets?task=qa", "/bases", "/deployments",
-            "/audit", "/audit?format=csv", "/jobs",
+            "/audit", "/audit?format=csv", "/jobs", "/checks", "/checks?more=1",
+            "/checks?missing=base",
         ):  # fmt: skip
             answer = client.get(path)
             assert answer.status_code == 200

@@ -113,6 +113,7 @@ from loreg.entities.results import (
     Severity,
     TermMatch,
 )
+from loreg.entities.shortcomings import FlaggedVersion, MissingCount, MissingCounts, MissingKind
 from loreg.entities.sketches import Candidate, HashKind, SketchReport
 from loreg.entities.snapshots import (
     BackupReport,
@@ -237,6 +238,7 @@ __all__ = [
     "Finding",
     "FindingCount",
     "FindingCounts",
+    "FlaggedVersion",
     "FollowedEvent",
     "ForgetReport",
     "Garbage",
@@ -276,6 +278,9 @@ __all__ = [
     "MetricVocabulary",
     "MirrorConflict",
     "MirrorReport",
+    "MissingCount",
+    "MissingCounts",
+    "MissingKind",
     "MissingVersion",
     "ModuleDiff",
     "ModuleSpectrum",

@@ -31,6 +31,7 @@ from loreg.catalog import (
     mirroring,
     namespaces,
     pulls,
+    shortcomings,
     sketches,
     summaries,
     tokens,
@@ -77,6 +78,7 @@ from loreg.entities import (
     EventFilter,
     Facets,
     FindingCounts,
+    FlaggedVersion,
     Job,
     JobKind,
     LineageEdge,
@@ -85,6 +87,8 @@ from loreg.entities import (
     MetricDeclared,
     MetricSummary,
     MetricVocabulary,
+    MissingCounts,
+    MissingKind,
     Namespace,
     NearDuplicates,
     Origin,
@@ -100,6 +104,7 @@ from loreg.entities import (
     Sketch,
     TaskSummary,
     Token,
+    UpkeepAction,
     Usage,
     UsageBy,
     Version,
@@ -137,6 +142,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _MAX_DESCENDANTS = 1000
+_MAX_GUARDED = 100  # versions that are held against the policy for a page
 
 
 class LocalBackend(Backend):
@@ -222,7 +228,39 @@ class LocalBackend(Backend):
         from loreg.local.facts import count_findings
 
         with self.catalog.read(self._access) as tx:
-            return count_findings(tx, pattern)
+            return self._recent(tx, ("findings", pattern), lambda: count_findings(tx, pattern))
+
+    def list_with_finding(
+        self, code: str, namespace: str | None, limit: int, cursor: str | None
+    ) -> Page[FlaggedVersion]:
+        """Return a page of the versions with that finding, the newest first; for pages."""
+        with self.catalog.read(self._access) as tx:
+            return shortcomings.list_with_finding(tx, code, namespace, limit, cursor)
+
+    def count_missing(self) -> MissingCounts:
+        """Return what the newest versions lack, by namespace; for pages."""
+        with self.catalog.read(self._access) as tx:
+            return self._recent(tx, ("missing",), lambda: shortcomings.count_missing(tx))
+
+    def list_missing(
+        self, kind: MissingKind, namespace: str | None, limit: int, cursor: str | None
+    ) -> Page[FlaggedVersion]:
+        """Return a page of the newest versions that lack that kind of thing; for pages."""
+        with self.catalog.read(self._access) as tx:
+            return shortcomings.list_missing(tx, kind, namespace, limit, cursor)
+
+    def list_policy_failures(self) -> tuple[tuple[str, str, str], ...]:
+        """Return of the newest versions that guarded aliases mean those that break the policy: ref, alias, why."""
+        if not self._policy.aliases:
+            return ()
+        failures = []
+        with self.catalog.read(self._access) as tx:
+            for ref, alias in shortcomings.list_with_alias(tx, self._policy.aliases, _MAX_GUARDED):
+                try:
+                    check_alias(tx, self._policy, versions.resolve(tx, ref), alias)
+                except CheckFailedError as error:
+                    failures.append((str(ref), alias, error.message))
+        return tuple(failures)
 
     def near_duplicates(self, pattern: AdapterPattern) -> tuple[NearDuplicates, ...]:
         from loreg.local.sketches import find_near_duplicates
@@ -648,6 +686,12 @@ class LocalBackend(Backend):
     def events(self, limit: int, cursor: str | None, wanted: EventFilter = ALL_EVENTS) -> Page[Event]:
         with self.catalog.read(self._access) as tx:
             return events.list_page(tx, limit, cursor, wanted)
+
+    def last_upkeep(self, action: UpkeepAction) -> Event | None:
+        """Return when that was last done to the whole registry, and what came of it; for administrators."""
+        require(self._access, Role.ADMIN, "*")
+        with self.catalog.read(self._access) as tx:
+            return events.find_last(tx, action)
 
     def select(self, selectors: Sequence[Selector], query: Query | None = None) -> Selection:
         registry = self.catalog.registry_id

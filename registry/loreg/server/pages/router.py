@@ -10,11 +10,13 @@ from starlette.exceptions import HTTPException
 from loreg.errors import LoregError
 from loreg.server.pages import (
     adapter,
+    admin,
     attachments,
     audit,
     base,
     bases,
     browse,
+    checks,
     compare,
     deployments,
     diff,
@@ -44,6 +46,8 @@ MODULES = (
     bases,
     base,
     attachments,
+    admin,
+    checks,
     merge,
     jobs,
     compare,

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from loreg.errors import LoregError
 from loreg.server.pages import (
     adapter,
+    aliases,
     attachments,
     audit,
     base,
@@ -48,6 +49,7 @@ MODULES = (
     browse,
     facets,
     adapter,
+    aliases,
     version,
     diff,
     lineage,

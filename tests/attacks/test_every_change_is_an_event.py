@@ -198,6 +198,7 @@ NO_CHANGE = {
     ("POST", "/_/token-create"): "a page's form for POST /api/v1/tokens, whose event it has",
     ("POST", "/_/token-revoke"): "a page's form for DELETE /api/v1/tokens/{token_id}, whose event it has",
     ("POST", "/_/namespace-set"): "a page's form for PUT /api/v1/namespaces/{namespace}, whose event it has",
+    ("POST", "/_/alias-move"): "a page's form for PUT of an alias, whose event it has (tests/pages/test_aliases.py)",
     ("POST", "/_/base-attach"): "a page's form for POST /api/v1/base-attachments, whose event it has",
     ("POST", "/_/job-cancel"): "a page's form for DELETE /api/v1/jobs/{job_id}, whose event it has",
     ("POST", "/_/job-again"): "a page's form for POST /api/v1/jobs, whose event it has",

@@ -11,6 +11,7 @@ from loreg.errors import LoregError
 from loreg.server.pages import (
     adapter,
     admin,
+    aliases,
     attachments,
     audit,
     base,
@@ -54,6 +55,7 @@ MODULES = (
     browse,
     facets,
     adapter,
+    aliases,
     version,
     diff,
     lineage,

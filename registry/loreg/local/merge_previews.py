@@ -27,7 +27,7 @@ def validate_preview(count: int, weights: Sequence[float], rank: int | None, met
         raise UsageError(
             f"the method {method!r} is not previewed, for it needs more than inner products of the adapters: expected "
             f"{', '.join(LINEAR_METHODS)}",
-            hint="loreg methods; loreg merge with --method and --dry-run says what the others keep",
+            hint="loreg methods",
         )
     if not 1 <= count <= MAX_SOURCES:
         raise UsageError(f"{count} sources: expected 1 to {MAX_SOURCES}", hint="loreg merge team/a team/b --dry-run")

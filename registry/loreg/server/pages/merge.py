@@ -13,7 +13,7 @@ from loreg.local.backend import LocalBackend
 from loreg.merging.coefficients import LINEAR_METHODS
 from loreg.refs import Ref, parse_ref
 from loreg.server.pages import sessions
-from loreg.server.pages.chosen_sources import SourceMatches, find_matches, read_sources
+from loreg.server.pages.chosen_sources import SourceMatches, find_matches, is_typing, read_sources
 from loreg.server.pages.error_curve import ErrorCurve, draw_error_curve
 from loreg.server.pages.merge_form import MAX_SOURCES, PATH, MergeQuestion, read_question
 from loreg.server.pages.paths import with_query
@@ -69,7 +69,7 @@ async def merge(request: Request) -> Response:
     sources = await visitor.backend.run(LocalBackend.read_sources, refs)
     numbers, problem = None, None
     computes = bool(request.query_params.get("compute")) or request.query_params.get("format") == "json"
-    if refs:
+    if refs and not is_typing(visitor):
         try:
             if computes or await run_in_threadpool(visitor.backend.local.has_preview, sources):
                 numbers = await run_in_threadpool(_preview, visitor, refs, question)

@@ -159,8 +159,10 @@ class Backend(Protocol):
         """
         ...
 
-    def preview_merge(self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None) -> MergePreview:
-        """Return what the weighted sum of versions, truncated at ``rank``, keeps and loses; None loses nothing.
+    def preview_merge(
+        self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None, method: str = "linear"
+    ) -> MergePreview:
+        """Return what a merge of versions by ``method``, truncated at ``rank``, keeps and loses; None loses nothing.
 
         Raises UsageError, CheckFailedError for bases that do not fit, MergeError for what cannot be merged or needs
         more than the adapters, NotAllowedError for what is too much for a registry, and ConflictError while it reads

@@ -531,14 +531,19 @@ class Registry:
         )
 
     def preview_merge(
-        self, sources: Sequence[str], weights: Sequence[float] | None = None, *, rank: int | None = None
+        self,
+        sources: Sequence[str],
+        weights: Sequence[float] | None = None,
+        *,
+        rank: int | None = None,
+        method: str = "linear",
     ) -> MergePreview:
         """Say what :meth:`merge` of the refs ``sources`` would keep and lose, without making it: no torch is needed.
 
-        The exact weighted sum (``linear``), truncated at ``rank`` in every module; without one nothing is lost. The
-        files are read by the first preview of these versions alone. Raises UsageError, NotFoundError, MergeError for
-        what cannot be merged, NotAllowedError for what is too much for a registry to compute, and ConflictError while
-        it computes another.
+        By ``linear``, the exact weighted sum, ``slerp``, ``karcher`` or ``model_stock``, truncated at ``rank`` in every
+        module; without one nothing is lost. The files are read by the first preview of these versions alone. Raises
+        UsageError, NotFoundError, CheckFailedError for two bases, MergeError for what cannot be merged, NotAllowedError
+        for what is too much for a registry to compute, and ConflictError while it reads others.
 
         >>> pushed = [registry.push(f"./{name}", f"team/{name}") for name in ("science", "history")]
         >>> preview = registry.preview_merge(["team/science", "team/history"], [0.7, 0.3], rank=2)
@@ -546,7 +551,7 @@ class Registry:
         (2, 0.394, True)
         """
         weights = [1.0] * len(sources) if weights is None else weights
-        return self._backend.preview_merge(tuple(map(parse_ref, sources)), tuple(map(float, weights)), rank)
+        return self._backend.preview_merge(tuple(map(parse_ref, sources)), tuple(map(float, weights)), rank, method)
 
     def spectra(self, ref: str) -> AdapterSpectra:
         """Return the singular values of the deltas of the version that ``ref`` means; no torch is needed.

@@ -86,7 +86,7 @@ def test_one_more_is_found_by_a_word(site: Site, someone: Someone, has_scripts: 
 
 class TestDuplicates:
     @pytest.fixture
-    def place(self, tmp_path: Path) -> Iterator[tuple[Registry, str]]:
+    def duplicated(self, tmp_path: Path) -> Iterator[tuple[Registry, str]]:
         deployment = empty_folders(tmp_path)
         with connect(**deployment.settings) as registry, live_server(deployment) as endpoint:
             registry.push(SCIENCE, "team/a", metrics=[Metric("loss", 0.3, higher_is_better=False)])
@@ -97,23 +97,23 @@ class TestDuplicates:
             registry.push(NEWS, "team/news")
             yield registry, endpoint
 
-    def test_are_marked(self, place: tuple[Registry, str], someone: Someone):
-        page = someone(place[1]).go(path_of(["team/a", "team/b", "team/c"]))
+    def test_are_marked(self, duplicated: tuple[Registry, str], someone: Someone):
+        page = someone(duplicated[1]).go(path_of(["team/a", "team/b", "team/c"]))
         assert "Same numbers: the weights of team/a:v1, team/b:v1 are one file." in page.locator("main").inner_text()
         assert "Near duplicate: team/a:v1, team/b:v1 are nearly the same" in page.locator("#likeness").inner_text()
         assert page.get_by_role("cell", name="0.2 best").count() == 1  # of a loss the least
 
-    def test_other_bases_are_refused_and_the_rest_is_shown(self, place: tuple[Registry, str], someone: Someone):
-        page = someone(place[1]).go(path_of(["team/a", "team/news"]))
+    def test_other_bases_are_refused_and_the_rest_is_shown(self, duplicated: tuple[Registry, str], someone: Someone):
+        page = someone(duplicated[1]).go(path_of(["team/a", "team/news"]))
         assert "have no module in common" in page.locator("#likeness").inner_text()
         assert page.get_by_role("rowheader", name="Rank", exact=True).count() == 1
 
     def test_while_others_are_read_the_page_asks_again_by_itself(
-        self, place: tuple[Registry, str], someone: Someone, monkeypatch: pytest.MonkeyPatch
+        self, duplicated: tuple[Registry, str], someone: Someone, monkeypatch: pytest.MonkeyPatch
     ):
         monkeypatch.setattr(reduced_versions, "_MAX_WAIT", 0.01)
         with reduced_versions.one_at_a_time():
-            page = someone(place[1]).go(path_of(["team/a", "team/c"]))
+            page = someone(duplicated[1]).go(path_of(["team/a", "team/c"]))
             page.get_by_role("status").get_by_text("the registry reads other adapters now").wait_for()
         page.get_by_role("heading", name="How alike they are").wait_for()
 

@@ -268,11 +268,13 @@ class LocalBackend(Backend):
         with self.catalog.read(self._access) as tx:
             return find_near_duplicates(tx, pattern)
 
-    def preview_merge(self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None) -> MergePreview:
+    def preview_merge(
+        self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None, method: str = "linear"
+    ) -> MergePreview:
         from loreg.local.merge_previews import preview_stored_merge, validate_preview
 
-        validate_preview(len(sources), weights, rank)
-        return preview_stored_merge(self._version_reader(), self.read_sources(sources), weights, rank)
+        validate_preview(len(sources), weights, rank, method)
+        return preview_stored_merge(self._version_reader(), self.read_sources(sources), weights, rank, method)
 
     def spectra(self, ref: Ref) -> AdapterSpectra:
         from loreg.local.spectra import read_stored_spectra

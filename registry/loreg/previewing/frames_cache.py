@@ -15,7 +15,7 @@ from loreg.previewing.computed_files import ComputedFiles, read_computed
 from loreg.previewing.joint_frames import FrameGroup, ModuleKind
 from loreg.previewing.reduced_sources import ReducedSources
 
-_SCHEMA = "loreg.frames/1"
+_SCHEMA = "loreg.frames/2"
 
 
 class _StoredGroup(msgspec.Struct):
@@ -30,6 +30,7 @@ class _StoredSources(msgspec.Struct):
     schema: str
     groups: tuple[_StoredGroup, ...]
     other_bytes: int
+    biased: tuple[int, ...]
 
 
 class FramesCache:
@@ -53,7 +54,7 @@ class FramesCache:
             _StoredGroup(group.kind, group.modules, *(x.tobytes() for x in (group.left, group.right, group.gram)))
             for group in reduced.groups
         )
-        payload = msgspec.msgpack.encode(_StoredSources(_SCHEMA, groups, reduced.other_bytes))
+        payload = msgspec.msgpack.encode(_StoredSources(_SCHEMA, groups, reduced.other_bytes, reduced.biased))
         self._files.write([_SCHEMA, *words], payload)
 
 
@@ -67,7 +68,7 @@ def _read(path: Path, written: int) -> ReducedSources | None:
         stored = msgspec.msgpack.decode(payload, type=_StoredSources)
     except msgspec.MsgspecError:
         return None
-    return ReducedSources(tuple(map(_unpack, stored.groups)), stored.other_bytes)
+    return ReducedSources(tuple(map(_unpack, stored.groups)), stored.other_bytes, stored.biased)
 
 
 def _unpack(group: _StoredGroup) -> FrameGroup:

@@ -149,8 +149,15 @@ class RemoteBackend(Backend):
     def near_duplicates(self, pattern: AdapterPattern) -> tuple[NearDuplicates, ...]:
         return self._server.get(f"{_API}/near-duplicates", tuple[NearDuplicates, ...], {"pattern": str(pattern)})
 
-    def preview_merge(self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None) -> MergePreview:
-        parameters = {"source": list(map(str, sources)), "weight": list(map(repr, map(float, weights))), "rank": rank}
+    def preview_merge(
+        self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None, method: str = "linear"
+    ) -> MergePreview:
+        parameters = {
+            "source": list(map(str, sources)),
+            "weight": list(map(repr, map(float, weights))),
+            "rank": rank,
+            "method": None if method == "linear" else method,
+        }
         return self._server.get(f"{_API}/merge-preview", MergePreview, parameters)
 
     def spectra(self, ref: Ref) -> AdapterSpectra:

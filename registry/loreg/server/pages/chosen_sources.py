@@ -34,11 +34,16 @@ async def read_sources(visitor: Visitor, most: int) -> tuple[list[tuple[int | No
         if source.strip() and str(place) != query.get("remove", "")
     ]
     text = query.get("find", "").strip()[:_MAX_LENGTH]
-    if text and "live" not in query and await _is_ref(visitor, text):
+    if text and not is_typing(visitor) and await _is_ref(visitor, text):
         sources, text = [*sources, (None, text)], ""
     if len(sources) > most or any(len(source) > _MAX_LENGTH for _, source in sources):
         raise UsageError(f"expected {most} adapters at most", hint="loreg compare --help")
     return sources, text
+
+
+def is_typing(visitor: Visitor) -> bool:
+    """Return whether only the versions that match are asked for, while somebody types: nothing else is shown."""
+    return "live" in visitor.request.query_params
 
 
 async def find_matches(visitor: Visitor, text: str, base: str) -> SourceMatches:

@@ -16,7 +16,7 @@ from loreg.local.backend import LocalBackend
 from loreg.local.comparisons import MAX_COMPARED
 from loreg.manifest import File
 from loreg.refs import parse_ref
-from loreg.server.pages.chosen_sources import SourceMatches, find_matches, read_sources
+from loreg.server.pages.chosen_sources import SourceMatches, find_matches, is_typing, read_sources
 from loreg.server.pages.commands import command
 from loreg.server.pages.likeness_maps import LikenessMap, draw_likeness
 from loreg.server.pages.merge_form import MAX_SOURCES as MAX_MERGED
@@ -81,7 +81,7 @@ async def compare(request: Request) -> Response:
     pairs, problem = None, None
     asks = bool(request.query_params.get("compute")) or request.query_params.get("format") == "json"
     local = visitor.backend.local
-    if len(sources) > 1:
+    if len(sources) > 1 and not is_typing(visitor):
         try:
             if asks or await run_in_threadpool(local.has_comparison, stored):
                 pairs = await run_in_threadpool(

@@ -24,13 +24,14 @@ def merge_preview(
     source: Annotated[tuple[_SourceRef, ...], Query(max_length=16, description="A ref, as team/news:v3; repeat it.")],
     weight: Annotated[tuple[float, ...], Query(max_length=16, description="One for each source; 1 if none.")] = (),
     rank: Annotated[int | None, Query(ge=1, le=65536, description="Of every module; nothing is lost without.")] = None,
+    method: Annotated[str, Query(max_length=40, description="linear, slerp, karcher or model_stock.")] = "linear",
 ) -> Response:
-    """Say what the exact weighted sum of versions keeps and loses at a rank: the figures of the merge's certificate.
+    """Say what an exact merge of versions keeps and loses at a rank: the figures of the merge's certificate.
 
     The first preview of these versions reads their files; every later one, at any weights, none.
     """
     refs = tuple(map(parse_ref, source))
-    return json_response(backend.preview_merge(refs, weight or (1.0,) * len(refs), rank))
+    return json_response(backend.preview_merge(refs, weight or (1.0,) * len(refs), rank, method))
 
 
 @routes.get(

@@ -80,10 +80,10 @@ def events(
 
 
 def _refuse_page_options() -> None:
-    given = [name for name in _OF_PAGES if _is_given(name)]
-    if {"limit", "cursor"}.intersection(given):
+    options = [name for name in _OF_PAGES if _is_given(name)]
+    if {"limit", "cursor"}.intersection(options):
         raise click.UsageError("--limit and --cursor are for pages; --follow goes on after --after POSITION")
-    if given:
+    if options:
         raise click.UsageError("what is followed is chosen by patterns, as in --follow 'team/*'")
 
 

@@ -329,7 +329,10 @@ class Backend(Protocol):
         ...
 
     def base(self, text: str) -> BaseDetails:
-        """Return the base of that name, digest, or beginning of a digest. Raises ConflictError if several match."""
+        """Return the base of that name, digest, or beginning of a digest. Raises ConflictError if several match.
+
+        Without a token those are known that a version which everybody may read is on.
+        """
         ...
 
     def bases(self, limit: int, cursor: str | None) -> Page[BaseModel]:

@@ -195,11 +195,9 @@ NO_CHANGE = {
     ("POST", "/sign-in"): "gives the browser a cookie that holds the token; the registry keeps nothing of it",
     ("POST", "/sign-out"): "takes the cookie away from the browser",
     ("POST", "/_/merge-job"): "a page's form for POST /api/v1/jobs, whose event it has (tests/pages/test_merge.py)",
-    (
-        "POST",
-        "/_/job-cancel",
-    ): "a page's form for DELETE /api/v1/jobs/{job_id}, whose event it has (tests/pages/test_jobs.py)",
-    ("POST", "/_/job-again"): "a page's form for POST /api/v1/jobs, whose event it has (tests/pages/test_jobs.py)",
+    ("POST", "/_/base-attach"): "a page's form for POST /api/v1/base-attachments, whose event it has",
+    ("POST", "/_/job-cancel"): "a page's form for DELETE /api/v1/jobs/{job_id}, whose event it has",
+    ("POST", "/_/job-again"): "a page's form for POST /api/v1/jobs, whose event it has",
     ("POST", "/api/validate-yaml"): "looks at the text that was sent, and keeps nothing",
 }
 _READING = {"GET", "HEAD", "OPTIONS"}

@@ -142,6 +142,9 @@ REFUSED = (401, 403)
 AGREES: dict[str, Callable[[Mapping[str, int]], bool]] = {
     "none": lambda may: not {401, 403, 404} & set(may.values()),
     "any token": lambda may: may["anonymous"] == 401 and may["reader"] == may["stranger"] not in REFUSED,
+    "any token or public": lambda may: (
+        may["anonymous"] == 404 and may["reader"] == may["stranger"] not in (*REFUSED, 404)
+    ),
     "`read`": lambda may: may["anonymous"] == 404 == may["stranger"] and may["reader"] not in (*REFUSED, 404),
     "`write`": lambda may: may["reader"] == 403 and may["writer"] not in (*REFUSED, may["stranger"]),
     "`write` anywhere": lambda may: (

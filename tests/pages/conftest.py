@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 from browsers import chromium
 from deployments import HISTORY, MOVIES, NEWS, SCIENCE, Deployment, empty_folders
+from factories import write_base
 from live_server import live_server
 from loreg.entities import MergeOptions, Metric, VersionMetadata
 from loreg.registry import Registry, connect
@@ -84,7 +85,9 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server on SQLite and a folder, for tests that change nothing."""
-    with open_site(empty_folders(tmp_path_factory.mktemp("site"))) as site:
+    folder = tmp_path_factory.mktemp("site")
+    with open_site(empty_folders(folder)) as site:
+        site.behind.bases.add(write_base(folder / "base"), ["org/tiny"])
         site.behind.jobs.submit("merge", sources=["team/science", "lab/history"], name="team/blend")
         yield site
 

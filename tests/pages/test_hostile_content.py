@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from deployments import HISTORY, SCIENCE, empty_folders
-from factories import change_config, copy
+from factories import change_config, copy, write_base
 from live_server import live_server
 from loreg.entities import MergeOptions, Metric, VersionMetadata
 from loreg.registry import connect
@@ -114,6 +114,8 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         registry.merge(["team/science", source], MergeOptions(), name="team/merged", metadata=VersionMetadata())
         registry.tag("team/evil:v2", "prod")
         registry.yank("team/evil:v1", reason=SCRIPT)
+        names = [text[:500] for text in TEXTS if text.isprintable()]
+        registry.bases.add(write_base(folder / "base"), names, attach=False)
         metadata = {"message": SCRIPT + LONG, "tasks": [SCRIPT], "labels": {"L": BREAKING}}
         registry.jobs.submit("merge", sources=["team/evil:v2"], weights=[1.0], name="team/asked", **metadata)
         versions = [{"name": text[:90], "ref": "team/evil:v2", "alias": "prod"} for text in printable]
@@ -127,7 +129,8 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_nothing_runs_and_no_page_is_wider_than_the_window(endpoint: str, someone: Someone, width: int):
     """The fixture fails for a dialog, an error, and a request to another host."""
     person = someone(endpoint, viewport={"width": width, "height": 800})
-    for path in PAGES:
+    (base,) = httpx.get(f"{endpoint}/api/v1/bases").json()["items"]
+    for path in (*PAGES, f"/bases/{base['digest']}"):
         page = person.go(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         assert page.locator("main script, main iframe, main img, main form[action^=http], main [onerror]").count() == 0

@@ -20,9 +20,14 @@ BROKEN = ("/nowhere", "/team/nothing", "/?rank=x", "/team/news/diff", "/team/new
 WIDTHS = (360, 1440)
 
 
+def list_pages(site: Site) -> tuple[str, ...]:
+    """All pages, those of bases too."""
+    return (*PAGES, *(f"/bases/{base.digest}" for base in site.behind.bases.list()))
+
+
 def test_every_page_is_valid_html(site: Site):
     with site.visit("root") as client:
-        for path in (*PAGES, *BROKEN):
+        for path in (*list_pages(site), *BROKEN):
             html5lib.HTMLParser(strict=True).parse(client.get(path).text)
 
 
@@ -30,7 +35,7 @@ def test_every_page_is_valid_html(site: Site):
 def test_axe_finds_nothing(site: Site, someone: Someone, scheme: str):
     person = someone(site.endpoint, color_scheme=scheme)
     person.sign_in(site.tokens["root"])
-    for path in PAGES:
+    for path in list_pages(site):
         report = Axe().run(person.go(path))
         assert report.response["violations"] == [], path
 
@@ -39,5 +44,5 @@ def test_axe_finds_nothing(site: Site, someone: Someone, scheme: str):
 def test_no_page_is_wider_than_the_window(site: Site, someone: Someone, width: int):
     person = someone(site.endpoint, viewport={"width": width, "height": 800})
     person.sign_in(site.tokens["root"])
-    for path in PAGES:
+    for path in list_pages(site):
         assert person.go(path).evaluate("document.documentElement.scrollWidth") <= width, path

@@ -20,6 +20,7 @@ PAGES = {
     "/": ("/", EVERYBODY, "/api/v1/search"),
     "/facets": ("/facets", EVERYBODY, "/api/v1/facets"),
     "/bases": ("/bases", EVERYBODY, "/api/v1/base-summaries"),
+    paths.BASE: ("", {}, ""),  # test_bases.py
     "/start": ("/start", EVERYBODY, ""),
     "/sign-in": ("/sign-in", EVERYBODY, ""),
     "/deployments": ("/deployments", EVERYBODY, "/api/v1/deployments"),

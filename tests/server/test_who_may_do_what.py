@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from msgspec import to_builtins
 
 from deployments import SCIENCE
+from factories import write_base
 from loreg.checking.profile import read_profile
 from loreg.entities import JobKind
 from loreg.exporting.folder import digest_request
@@ -50,6 +52,13 @@ class Row:
     done: int = 200
     request: Callable[[Guarded], dict[str, Any]] = lambda guarded: {}
     url: str = ""
+
+
+def hidden_base(guarded: Guarded) -> dict[str, Any]:
+    """Add a base that no public version is on."""
+    with tempfile.TemporaryDirectory() as folder:
+        guarded.behind.bases.add(write_base(Path(folder, "base")), ["org/tiny"])
+    return {"params": {"name": "org/tiny"}}
 
 
 def commit(guarded: Guarded) -> dict[str, Any]:
@@ -127,9 +136,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", "/api/v1/bases"): Row(
         {**SOMEWHERE, **dict.fromkeys(WRITERS, 403)}, request=lambda _: {"json": {"base": UNSENT_BASE}}
     ),
-    ("GET", "/api/v1/base"): Row(
-        {**TOKEN, **dict.fromkeys(ROLES[1:], 404)}, request=lambda _: {"params": {"name": "x"}}
-    ),
+    ("GET", "/api/v1/base"): Row({**TOKEN, "anonymous": 404}, request=hidden_base),
     ("GET", "/api/v1/base-edges"): Row(TOKEN, request=lambda _: {"params": {"one": HEX, "other": HEX}}),
     ("POST", "/api/v1/base-edges"): Row(
         {**SOMEWHERE, **dict.fromkeys(WRITERS, 404)},

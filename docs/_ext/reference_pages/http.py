@@ -25,6 +25,7 @@ were not there.
 | --- | --- |
 | none | everyone; the answer has what the caller may read |
 | any token | whoever has a token that holds |
+| any token or public | whoever has a token that holds, and everyone if a public version is on it |
 | `read` | may read the adapter's namespace, or the namespace is public |
 | `write` | may write to the namespace |
 | `write` anywhere | may write to some namespace |
@@ -32,8 +33,9 @@ were not there.
 | `admin` | administers the namespace |
 | `admin:*` | administers the registry |
 """
-NONE, TOKEN, READ, WRITE, ANYWHERE, MAKER, ADMIN, ROOT = (
-    "none", "any token", "`read`", "`write`", "`write` anywhere", "maker or `admin`", "`admin`", "`admin:*`",
+NONE, TOKEN, KNOWN, READ, WRITE, ANYWHERE, MAKER, ADMIN, ROOT = (
+    "none", "any token", "any token or public", "`read`", "`write`", "`write` anywhere", "maker or `admin`", "`admin`",
+    "`admin:*`",
 )  # fmt: skip
 _ADAPTER = "/api/v1/adapters/{namespace}/{name}"
 _VERSION = _ADAPTER + "/versions/{selector}"
@@ -99,7 +101,7 @@ ROLES = {
     ("GET", "/api/v1/files/{sha256}"): NONE,
     ("GET", "/api/v1/bases"): TOKEN,
     ("POST", "/api/v1/bases"): ANYWHERE,
-    ("GET", "/api/v1/base"): TOKEN,
+    ("GET", "/api/v1/base"): KNOWN,
     ("GET", "/api/v1/base-edges"): TOKEN,
     ("POST", "/api/v1/base-attachments"): ANYWHERE,
     ("POST", "/api/v1/base-detachments"): ANYWHERE,

@@ -8,19 +8,20 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Row, Select, func, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, true, update
 
 from loreg.canonical_json import canonical_json
 from loreg.catalog import blobs
 from loreg.catalog.paging import decode, encode
-from loreg.catalog.schema import adapter_table, base_name_table, base_table, version_table
+from loreg.catalog.schema import adapter_table, base_edge_table, base_name_table, base_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import JsonRows
-from loreg.entities import BaseModel, Page, Role
+from loreg.entities import BaseModel, Page, RelatedBase, Role
 from loreg.errors import ConflictError, NotFoundError
 from loreg.suggestions import Suggestion, suggest
 
 _MAX_NAMES = 1000  # that are compared with one that is not known
+_MAX_RELATED = 50
 _DIGEST_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
 
 
@@ -119,11 +120,12 @@ def find_taken_names(tx: Transaction, base: BaseModel) -> tuple[str, ...]:
 
 
 def find(tx: Transaction, text: str) -> BaseModel:
-    """Return the base that ``text`` names, or whose digest starts with it.
+    """Return the base that ``text`` names, or whose digest starts with it, of those that the caller may know of.
 
     Raises NotFoundError, and ConflictError if several digests start with it.
     """
-    rows = tx.connection.execute(_select_bases().where(base_table.c.id.in_(select_matching(text))).limit(2)).all()
+    query = _select_bases().where(base_table.c.id.in_(select_matching(text)), is_visible(tx, base_table.c.id))
+    rows = tx.connection.execute(query.limit(2)).all()
     if not rows:
         raise NotFoundError(
             f"there is no base {text!r} in the registry",
@@ -137,8 +139,9 @@ def find(tx: Transaction, text: str) -> BaseModel:
 
 def _closest_base(tx: Transaction, text: str) -> Suggestion | None:
     """Return the name of a base that is most like ``text``, of the newest thousand names."""
-    names = select(base_name_table.c.name).order_by(base_name_table.c.base_id.desc()).limit(_MAX_NAMES)
-    return suggest(text, tx.connection.execute(names).scalars())
+    names = select(base_name_table.c.name).where(is_visible(tx, base_name_table.c.base_id))
+    newest = names.order_by(base_name_table.c.base_id.desc()).limit(_MAX_NAMES)
+    return suggest(text, tx.connection.execute(newest).scalars())
 
 
 def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[BaseModel]:
@@ -159,6 +162,41 @@ def count_versions(tx: Transaction, base: BaseModel) -> int:
         .where(version_table.c.base_id == find_base_id(tx, base.digest), tx.visible(adapter_table.c.namespace))
     )
     return tx.connection.execute(query).scalar_one()
+
+
+def is_visible(tx: Transaction, base_id: ColumnElement[int]) -> ColumnElement[bool]:
+    """Return the condition that the caller may know of a base.
+
+    With a token that is every base; without one those that a version is on which everybody may read.
+    """
+    if tx.access.permissions:
+        return true()
+    on_it = select(version_table.c.id).join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+    return on_it.where(version_table.c.base_id == base_id, tx.visible(adapter_table.c.namespace)).exists()
+
+
+def list_related(tx: Transaction, base: BaseModel) -> tuple[RelatedBase, ...]:
+    """Return the bases that an edge joins with ``base``, and those of its architecture, the most used first."""
+    base_id = find_base_id(tx, base.digest)
+    parents = select(base_edge_table.c.parent_id).where(base_edge_table.c.child_id == base_id)
+    children = select(base_edge_table.c.child_id).where(base_edge_table.c.parent_id == base_id)
+    joined = base_table.c.id.in_(parents.union_all(children))
+    alike = (base_table.c.struct == base.struct) & (base_table.c.struct != "")
+    which = and_(or_(joined, alike), base_table.c.id != base_id, is_visible(tx, base_table.c.id))
+    rows = tx.connection.execute(
+        _select_bases().where(which).order_by(joined.desc(), base_table.c.id).limit(_MAX_RELATED)
+    )
+    related = {row.id: _to_base(row) for row in rows}
+    versions = version_table.c
+    counts = (
+        select(versions.base_id, func.count(versions.adapter_id.distinct()), func.count())
+        .join(adapter_table, adapter_table.c.id == versions.adapter_id)
+        .where(versions.base_id.in_([*related]), versions.yanked_at.is_(None), tx.visible(adapter_table.c.namespace))
+        .group_by(versions.base_id)
+    )
+    counted = {id_: (adapters, count) for id_, adapters, count in tx.connection.execute(counts)}
+    bases = [RelatedBase(other, *counted.get(id_, (0, 0))) for id_, other in related.items()]
+    return tuple(sorted(bases, key=lambda row: (-row.versions, row.base.title)))
 
 
 def is_digest(text: str) -> bool:

@@ -6,7 +6,7 @@ from collections import deque
 
 from sqlalchemy import or_, select
 
-from loreg.catalog.bases import find_base_id
+from loreg.catalog.bases import find_base_id, is_visible
 from loreg.catalog.schema import base_edge_table, base_table
 from loreg.catalog.transaction import Transaction
 from loreg.entities import BaseEdge, BaseRelation
@@ -46,6 +46,7 @@ def list_edges(tx: Transaction, digest: str) -> tuple[BaseEdge, ...]:
         .join(child, child.c.id == base_edge_table.c.child_id)
         .join(parent, parent.c.id == base_edge_table.c.parent_id)
         .where(or_(child.c.digest == digest, parent.c.digest == digest))
+        .where(is_visible(tx, child.c.id), is_visible(tx, parent.c.id))
         .order_by(base_edge_table.c.created_at, base_edge_table.c.kind)
     )
     return tuple(

@@ -23,6 +23,7 @@ from loreg.entities.bases import (
     BaseMatch,
     BaseModel,
     BaseRelation,
+    RelatedBase,
     Verdict,
     VerdictKind,
 )
@@ -302,6 +303,7 @@ __all__ = [
     "RankRuleKind",
     "Reference",
     "ReferenceKind",
+    "RelatedBase",
     "Relatives",
     "Repair",
     "RepairReport",

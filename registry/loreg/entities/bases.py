@@ -57,6 +57,14 @@ class BaseEdge(Value, frozen=True):
     author: str = ""
 
 
+class RelatedBase(Value, frozen=True):
+    """A base of the same family as another, and how many adapters and versions that may be read are on it."""
+
+    base: BaseModel
+    adapters: int
+    versions: int
+
+
 class VerdictKind(StrEnum):
     """How well a base fits, strongest first; only the first two say that the weights are those of the training."""
 

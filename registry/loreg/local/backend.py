@@ -90,6 +90,7 @@ from loreg.entities import (
     Page,
     Promotion,
     Query,
+    RelatedBase,
     Relatives,
     Role,
     SearchPage,
@@ -484,10 +485,14 @@ class LocalBackend(Backend):
             return versions.by_id(tx, record.id)
 
     def base(self, text: str) -> BaseDetails:
-        require_somewhere(self._access, Role.READ)
         with self.catalog.read(self._access) as tx:
             base = bases.find(tx, text)
             return BaseDetails(base, derivations.list_edges(tx, base.digest), bases.count_versions(tx, base))
+
+    def related_bases(self, base: BaseModel) -> tuple[RelatedBase, ...]:
+        """Return the bases that an edge joins with this one, and those of its architecture; for its page."""
+        with self.catalog.read(self._access) as tx:
+            return bases.list_related(tx, base)
 
     def bases(self, limit: int, cursor: str | None) -> Page[BaseModel]:
         require_somewhere(self._access, Role.READ)

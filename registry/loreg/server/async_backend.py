@@ -61,6 +61,7 @@ class AsyncBackend:
     search_words = _awaited(LocalBackend.search_words)
     metric_vocabulary = _awaited(LocalBackend.metric_vocabulary)
     namespaces = _awaited(LocalBackend.namespaces)
+    related_bases = _awaited(LocalBackend.related_bases)
     report_deployment = _awaited(LocalBackend.report_deployment)
     revoke_token = _awaited(LocalBackend.revoke_token)
     search = _awaited(LocalBackend.search)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from loreg.entities import BaseSummary
+from loreg.base_names import names_base
+from loreg.entities import BaseModel, BaseSummary, Role
 from loreg.server.pages.commands import command
 from loreg.server.pages.paths import with_query
-from loreg.server.pages.visitor import PageRoute, get_visitor, page
+from loreg.server.pages.visitor import PageRoute, Visitor, get_visitor, page
 from loreg.value import Value
 
 routes = APIRouter(include_in_schema=False, route_class=PageRoute)
-_PAGE = 50  # bases
+_PAGE, _MAX_CHOICES = 50, 100  # bases
 
 
 class BaseRow(Value, frozen=True):
-    """A base, and the command that makes one known by content that is known by name only; empty for others."""
+    """A base, and the command that makes one known by content that is known by name only; empty for others.
+
+    ``choices`` are known bases that it may be, digest and title: first those that are called so.
+    """
 
     summary: BaseSummary
     add: str
+    choices: tuple[tuple[str, str], ...]
 
 
 class BasesView(Value, frozen=True):
@@ -33,8 +38,9 @@ async def bases(request: Request) -> Response:
     """Show the bases of the versions that the visitor may read, the most used first."""
     visitor = await get_visitor(request)
     summaries = await visitor.backend.base_summaries(_PAGE, request.query_params.get("cursor") or None)
+    known = await _list_known(visitor)
     view = BasesView(
-        rows=tuple(map(_to_row, summaries.items)),
+        rows=tuple(_to_row(summary, known) for summary in summaries.items),
         next_path=with_query("/bases", [("cursor", summaries.cursor)]) if summaries.cursor else "",
     )
     return page(
@@ -48,7 +54,18 @@ async def bases(request: Request) -> Response:
     )
 
 
-def _to_row(summary: BaseSummary) -> BaseRow:
+async def _list_known(visitor: Visitor) -> tuple[BaseModel, ...]:
+    """Return the bases that the visitor may attach, the newest; none for who may write nowhere."""
+    if not visitor.secret or not visitor.access.may_somewhere(Role.WRITE):
+        return ()
+    return tuple(base for base in (await visitor.backend.bases(_MAX_CHOICES, None)).items if base.complete)
+
+
+def _to_row(summary: BaseSummary, known: tuple[BaseModel, ...]) -> BaseRow:
     is_plain = bool(summary.name) and summary.name.isprintable() and not summary.name.startswith("-")
     is_unknown = not summary.digest and is_plain
-    return BaseRow(summary, command("base", "add", "./model", "--name", summary.name) if is_unknown else "")
+    if not is_unknown:
+        return BaseRow(summary, "", ())
+    likely = sorted(known, key=lambda base: not names_base(summary.name, base.names))
+    choices = tuple((base.digest, base.title) for base in likely)
+    return BaseRow(summary, command("base", "add", "./model", "--name", summary.name), choices)

@@ -5,6 +5,7 @@
 ``/healthz`` and the like    programs': ``/healthz``, ``/readyz``, ``/metrics``, ``/openapi.json``
 ``/NS/NAME/resolve/…``       clients of the Hub
 ``/``, ``/WORD``             pages: no adapter has a path of one part
+``/bases/DIGEST``            page of a base
 ``/jobs/ID``                 page of a job: an adapter ``jobs/7`` has none, its versions have theirs
 ``/NS/NAME``, ``…/vN``       pages of an adapter and its versions; ``-`` stands for no namespace
 ``/NS/NAME/vN/lineage``      page of what it was made from, and what was made of it
@@ -41,6 +42,10 @@ class _NumberConvertor(StringConvertor):
     regex = "v[1-9][0-9]{0,8}"
 
 
+class _DigestConvertor(StringConvertor):
+    regex = "[0-9a-f]{64}"
+
+
 class _JobConvertor(IntegerConvertor):
     regex = "[1-9][0-9]{0,9}"
 
@@ -49,6 +54,7 @@ register_url_convertor("namespace", _NamespaceConvertor())
 register_url_convertor("adapter", _AdapterConvertor())
 register_url_convertor("number", _NumberConvertor())
 register_url_convertor("job", _JobConvertor())
+register_url_convertor("digest", _DigestConvertor())
 
 ADAPTER = "/{namespace:namespace}/{name:adapter}"
 VERSION = ADAPTER + "/{number:number}"
@@ -56,6 +62,7 @@ LINEAGE = VERSION + "/lineage"
 SPECTRA = VERSION + "/spectra"
 CHOOSE_DIFF = ADAPTER + "/diff"
 DIFF = CHOOSE_DIFF + "/{before:number}..{after:number}"
+BASE = "/bases/{digest:digest}"
 JOBS = "/jobs"
 JOB = JOBS + "/{job_id:job}"
 
@@ -93,6 +100,11 @@ def ref_path(ref: str) -> str:
     except LoregError:
         return ""
     return page_path(parsed.adapter, parsed.number)
+
+
+def base_path(digest: str) -> str:
+    """Return the path of a base's page."""
+    return f"/bases/{digest}"
 
 
 def job_path(job_id: int) -> str:

@@ -10,7 +10,9 @@ from starlette.exceptions import HTTPException
 from loreg.errors import LoregError
 from loreg.server.pages import (
     adapter,
+    attachments,
     audit,
+    base,
     bases,
     browse,
     deployments,
@@ -39,6 +41,8 @@ MODULES = (
     deployments,
     audit,
     bases,
+    base,
+    attachments,
     merge,
     jobs,
     browse,

@@ -49,6 +49,7 @@ def _environment() -> Environment:
         version_path=paths.version_path,
         diff_path=paths.diff_path,
         ref_path=paths.ref_path,
+        base_path=paths.base_path,
         job_path=paths.job_path,
         with_query=paths.with_query,
         base_name=base_name,

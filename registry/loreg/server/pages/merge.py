@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 from starlette.datastructures import QueryParams
 
-from loreg.entities import MergePreview, PreviewFigures, Query
+from loreg.entities import MergePreview, PreviewFigures, Query, Version
 from loreg.errors import LoregError, NotFoundError, UsageError
 from loreg.local.backend import LocalBackend
 from loreg.refs import Ref, parse_ref
@@ -22,6 +24,7 @@ from loreg.value import Value
 routes = APIRouter(include_in_schema=False, route_class=PageRoute)
 JOB, RECIPE = "/_/merge-job", "/_/merge.toml"
 _MAX_WORST = 8  # modules
+_MAX_LINKS = 8  # adapters that a click adds
 _MAX_SUGGESTED = 50
 
 
@@ -37,11 +40,13 @@ class NumbersView(Value, frozen=True):
 class MergeView(Value, frozen=True):
     """What the page shows; ``numbers`` are None where they are still to be computed, or ``problem`` says why not.
 
-    ``suggested`` are refs to add; ``may_ask`` says whether a form can be sent by who looks.
+    ``suggested`` are refs to add, ``additions`` the first of them with the page after that; ``may_ask`` says whether a
+    form can be sent by who looks.
     """
 
     question: MergeQuestion
     suggested: tuple[str, ...]
+    additions: tuple[tuple[str, str], ...]
     numbers: NumbersView | None
     problem: str
     hint: str
@@ -68,10 +73,12 @@ async def merge(request: Request) -> Response:
             raise
         except LoregError as error:
             problem, hint = error.outside, error.hint
-    first = sources[0][0] if sources else None
+    versions = [version for version, _ in sources]
+    suggested = await _suggest(visitor, versions)
     view = MergeView(
         question=question,
-        suggested=await _suggest(visitor, first.base.digest if first and first.base else ""),
+        suggested=suggested,
+        additions=tuple((ref, with_query(PATH, [*question.pairs, ("source", ref)])) for ref in suggested[:_MAX_LINKS]),
         numbers=numbers,
         problem=problem,
         hint=hint,
@@ -128,7 +135,10 @@ def _preview(visitor: Visitor, refs: tuple[Ref, ...], question: MergeQuestion) -
     )
 
 
-async def _suggest(visitor: Visitor, base: str) -> tuple[str, ...]:
-    """Return the refs of adapters to add: those of the same base, where it is known."""
+async def _suggest(visitor: Visitor, versions: Sequence[Version]) -> tuple[str, ...]:
+    """Return the refs of adapters to add: those of the same base as the first, by content or by name."""
+    first = versions[0] if versions else None
+    base = "" if first is None else first.base.digest if first.base is not None else first.facts.base_hint
     results = await visitor.backend.search(Query(base=base, limit=_MAX_SUGGESTED))
-    return tuple(version.ref for version in results.items)
+    merged = {version.ref for version in versions}
+    return tuple(version.ref for version in results.items if version.ref not in merged)

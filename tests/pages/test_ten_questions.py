@@ -13,7 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 from pages.conftest import Site, Someone
 
 PAGE_OF_PAGES = Path(__file__).parents[2] / "docs" / "how-to" / "pages.md"
-_MOST = 3
+_MAX_CLICKS = 3
 
 
 @dataclass
@@ -142,7 +142,7 @@ def test_a_question_is_answered_with_as_many_clicks_as_the_docs_say(site: Site, 
     mouse = Mouse(person.go("/"))
     QUESTIONS[question](mouse)
     print(f"{question} {len(mouse.clicked)}: {' → '.join(mouse.clicked)}")
-    assert len(mouse.clicked) == read_documented_clicks()[question] <= _MOST
+    assert len(mouse.clicked) == read_documented_clicks()[question] <= _MAX_CLICKS
 
 
 def test_the_docs_have_these_questions():

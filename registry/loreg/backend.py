@@ -11,6 +11,7 @@ from typing import Protocol
 
 from loreg.entities import (
     ALL_EVENTS,
+    AdapterComparison,
     AdapterEntry,
     AdapterSpectra,
     AliasShares,
@@ -161,8 +162,9 @@ class Backend(Protocol):
     def preview_merge(self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None) -> MergePreview:
         """Return what the weighted sum of versions, truncated at ``rank``, keeps and loses; None loses nothing.
 
-        Raises UsageError, MergeError for what cannot be merged or needs more than the adapters, NotAllowedError for
-        what is too much for a registry, and ConflictError while it computes the first preview of other versions.
+        Raises UsageError, CheckFailedError for bases that do not fit, MergeError for what cannot be merged or needs
+        more than the adapters, NotAllowedError for what is too much for a registry, and ConflictError while it reads
+        others.
         """
         ...
 
@@ -171,6 +173,15 @@ class Backend(Protocol):
 
         Raises MergeError for one whose deltas are not its factors alone, NotAllowedError for what is too much for a
         registry, and ConflictError while it reads other versions.
+        """
+        ...
+
+    def compare_versions(self, refs: Sequence[Ref]) -> AdapterComparison:
+        """Return how alike every two of the versions are; of many, alike ones are neighbours.
+
+        Raises UsageError for fewer than 2 or more than 16, CheckFailedError for bases that do not fit, MergeError for
+        what cannot be compared, NotAllowedError for what is too much for a registry, and ConflictError while it reads
+        others.
         """
         ...
 

@@ -51,6 +51,7 @@ from loreg.entities import (
     JobKind,
     KeptAdapter,
     LineageEdge,
+    MapReport,
     MergeOptions,
     MergePreview,
     MergeResult,
@@ -563,6 +564,17 @@ class Registry:
         """
         return self._backend.spectra(parse_ref(ref))
 
+    def compare_versions(self, refs: Sequence[str]) -> AdapterComparison:
+        """Measure how alike stored versions are, every two of 2 to 16, as :meth:`compare` does: no torch is needed.
+
+        The files are read the first time. Raises what :meth:`preview_merge` raises.
+
+        >>> pushed = [registry.push(f"./{name}", f"team/{name}") for name in ("science", "history")]
+        >>> [(pair.b, pair.cosine) for pair in registry.compare_versions(["team/science", "team/history"])]
+        [('team/history:v1', 0.0)]
+        """
+        return self._backend.compare_versions(tuple(map(parse_ref, refs)))
+
     def rerank(
         self,
         source: Path | str,
@@ -695,6 +707,36 @@ class Registry:
         ()
         """
         return self._backend.count_findings(parse_adapter_pattern(pattern))
+
+    def map(
+        self,
+        probe: str,
+        pattern: str = "*",
+        *,
+        again: bool = False,
+        processes: int | None = None,
+        progress: Progress = no_progress,
+    ) -> MapReport:
+        """Run a probe over all versions of the adapters that match, in as many ``processes`` as there are processors.
+
+        A probe is ``check``, ``sketch``, ``spectra``, or one that another package brings (:mod:`loreg.probes.probe`).
+        What it says is recorded for :meth:`facts`. Those of which it said something are left out, unless ``again``.
+        Whatever is killed meanwhile, the next call of the same goes on; one runs at a time, else ConflictError. For
+        administrators, where catalog and store are reached. A program that calls it must do so below
+        ``if __name__ == "__main__":``.
+
+        >>> pushed = registry.push("./science", "team/science")
+        >>> registry.map("check").run.versions  # the push checked it
+        0
+        >>> report = registry.map("spectra", "team/*", processes=1)
+        >>> report.recorded, report.failed_count, registry.facts("team/science")[1].probe
+        (1, 0, 'spectra')
+        """
+        from loreg.verbs.map import map_probe
+
+        return map_probe(
+            self.context, self.settings, probe, pattern, again=again, processes=processes, progress=progress
+        )
 
     def near_duplicates(self, pattern: str = "*") -> tuple[NearDuplicates, ...]:
         """Return groups of versions whose deltas are nearly the same, of the adapters that match ``pattern``.
@@ -1416,13 +1458,15 @@ class Registry:
         >>> report.ok, report.references, report.read, report.orphan_count
         (True, 3, 3, 0)
         """
-        from loreg.verbs.verify import verify
+        from loreg.verbs.verify import record_verification, verify
 
         selection = self._select_references(refs, read_data, since, trust_checksums)
         if self.settings.endpoint:
             request = _selection_request(refs, read_data, since, trust_checksums)
             return self._do_by_worker(JobKind.VERIFY, request, VerifyReport, progress)
-        return verify(self.context, selection, progress)
+        report = verify(self.context, selection, progress)
+        record_verification(self.context, selection, report)
+        return report
 
     def repair(
         self,

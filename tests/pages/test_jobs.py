@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from deployments import Deployment, empty_folders
 from loreg.entities import JobState
 from loreg.worker import Worker
-from pages.conftest import Site, Someone, form_token, open_site
+from pages.conftest import Site, Someone, form_token, open_site, sign_in
 from pages.test_merge import PATH as MERGE
 
 REQUEST = {"sources": ["team/science:v1", "lab/history:v1"], "weights": [0.7, 0.3], "rank": 8, "name": "team/blend"}
@@ -133,3 +133,18 @@ def test_a_number_that_no_job_has_is_not_there(site: Site, number: str):
     with site.visit("root") as client:
         assert client.get(f"/jobs/{number}").status_code == 404
         assert post(client, "/_/job-cancel", number).status_code == 404
+
+
+def test_a_job_about_what_may_not_be_read_is_not_repeated(own: Site):
+    """Who may write where the result goes may cancel it, and learns no name of a source."""
+    own.behind.namespaces.set_public("lab", False)
+    _, secret = own.behind.tokens.create("writer", ["write:team"])
+    own.behind.jobs.submit("merge", **REQUEST)
+    own.behind.jobs.cancel(1)
+    with httpx.Client(base_url=own.endpoint, headers={"Accept": "text/html"}) as client:
+        sign_in(client, secret)
+        page = client.get("/jobs/1").text
+        assert "lab/history" not in page
+        assert "/_/job-again" not in page
+        assert post(client, "/_/job-again", 1).status_code == 403
+    assert len(own.behind.jobs.list().items) == 1

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from loreg.server.pages import adapter, diff, invitation, lineage, merge, paths, static_files, version
+from loreg.server.pages import adapter, compare, diff, invitation, lineage, merge, paths, static_files, version
 from loreg.server.pages.router import MODULES
 from pages.conftest import SCOPES, Site
 
@@ -25,9 +25,16 @@ PAGES = {
     "/sign-in": ("/sign-in", EVERYBODY, ""),
     "/deployments": ("/deployments", EVERYBODY, "/api/v1/deployments"),
     merge.PATH: ("/merge?source=team/science:v1&weight=1", PRIVATE, "/api/v1/merge-preview?source=team/science:v1"),
+    compare.PATH: (
+        "/compare?source=team/science:v1&source=team/both:v1",
+        PRIVATE,
+        "/api/v1/comparison?source=team/science:v1&source=team/both:v1",
+    ),
     merge.RECIPE: ("", {}, ""),  # of what the URL says: test_merge.py
     "/jobs": ("/jobs", EVERYBODY, "/api/v1/jobs"),
     paths.JOB: ("/jobs/1", PRIVATE, "/api/v1/jobs/1"),
+    "/checks": ("/checks", EVERYBODY, "/api/v1/findings"),
+    "/admin": ("/admin", {"": 401, "reader": 403, "stranger": 403, "root": 200}, "/api/v1/tokens"),
     "/audit": ("/audit", EVERYBODY, "/api/v1/events"),
     adapter.ADAPTER: ("/team/news", PRIVATE, "/api/v1/adapters/team/news/versions"),
     version.VERSION: ("/team/news/v1", PRIVATE, "/api/v1/adapters/team/news/versions/v1"),
@@ -76,7 +83,8 @@ def test_no_page_names_what_may_not_be_seen(site: Site, role: str):
     with site.visit(role) as client:
         for path in (
             "/", "/?text=adapter", "/?task=qa", "/?base=llama", "/facets", "/facets?task=qa", "/bases", "/deployments",
-            "/audit", "/audit?format=csv", "/jobs",
+            "/audit", "/audit?format=csv", "/jobs", "/checks", "/checks?more=1",
+            "/checks?missing=base",
         ):  # fmt: skip
             answer = client.get(path)
             assert answer.status_code == 200

@@ -49,8 +49,8 @@ def test_everything_is_there_and_the_old_one_can_only_be_read(
     assert report.new == report.blobs == 1 + len(registry.show("team/science").files)
     assert rows_without_mark(elsewhere.database_url) == rows_without_mark(local_deployment.database_url)
     with connect(**elsewhere.settings, author="ada") as moved:
-        assert moved.verify(read_data=True).ok
         assert moved.events(limit=1).items[0].action == "move"
+        assert moved.verify(read_data=True).ok
         assert moved.push(HISTORY, "team/history").created
     place = report.target
     for change in (

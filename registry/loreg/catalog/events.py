@@ -51,6 +51,13 @@ def _conditions(tx: Transaction, wanted: EventFilter) -> Iterator[ColumnElement[
         yield event_table.c.at < wanted.until
 
 
+def find_last(tx: Transaction, action: str) -> Event | None:
+    """Return the newest event of that action that is of no adapter; None if there is none."""
+    query = select_events().where(event_table.c.adapter_id.is_(None), event_table.c.action == action)
+    row = tx.connection.execute(query.order_by(event_table.c.id.desc()).limit(1)).one_or_none()
+    return to_event(row) if row is not None else None
+
+
 def select_events() -> Select[Any]:
     """Select events as rows that :func:`to_event` reads; ``namespace`` is null for what is of no adapter."""
     return (

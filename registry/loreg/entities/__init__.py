@@ -70,6 +70,7 @@ from loreg.entities.live import (
     SyncProblemKind,
     SyncReport,
 )
+from loreg.entities.maps import MapChunk, MapReport, MapRun, ProbedVersion
 from loreg.entities.mirroring import MirrorConflict, MirrorReport
 from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
 from loreg.entities.previews import MergePreview, PreviewFigures
@@ -112,6 +113,7 @@ from loreg.entities.results import (
     Severity,
     TermMatch,
 )
+from loreg.entities.shortcomings import FlaggedVersion, MissingCount, MissingCounts, MissingKind
 from loreg.entities.sketches import Candidate, HashKind, SketchReport
 from loreg.entities.snapshots import (
     BackupReport,
@@ -236,6 +238,7 @@ __all__ = [
     "Finding",
     "FindingCount",
     "FindingCounts",
+    "FlaggedVersion",
     "FollowedEvent",
     "ForgetReport",
     "Garbage",
@@ -258,6 +261,9 @@ __all__ = [
     "Kinship",
     "KinshipKind",
     "LineageEdge",
+    "MapChunk",
+    "MapReport",
+    "MapRun",
     "MarkedGarbage",
     "MergeOptions",
     "MergePreview",
@@ -272,6 +278,9 @@ __all__ = [
     "MetricVocabulary",
     "MirrorConflict",
     "MirrorReport",
+    "MissingCount",
+    "MissingCounts",
+    "MissingKind",
     "MissingVersion",
     "ModuleDiff",
     "ModuleSpectrum",
@@ -292,6 +301,7 @@ __all__ = [
     "Page",
     "PlannedVersion",
     "PreviewFigures",
+    "ProbedVersion",
     "Progress",
     "Promotion",
     "Provenance",

@@ -34,6 +34,7 @@ class DamageKind(StrEnum):
 class UpkeepAction(StrEnum):
     """What is done to a registry as a whole, as events name it."""
 
+    VERIFY = "verify"
     REPAIR = "repair"
     GC = "gc"
     PRUNE = "prune"

@@ -31,6 +31,7 @@ from loreg.catalog import (
     mirroring,
     namespaces,
     pulls,
+    shortcomings,
     sketches,
     summaries,
     tokens,
@@ -53,6 +54,7 @@ from loreg.entities import (
     ALL_EVENTS,
     ANONYMOUS_AUTHOR,
     Access,
+    AdapterComparison,
     AdapterEntry,
     AdapterSpectra,
     AliasShares,
@@ -76,6 +78,7 @@ from loreg.entities import (
     EventFilter,
     Facets,
     FindingCounts,
+    FlaggedVersion,
     Job,
     JobKind,
     LineageEdge,
@@ -84,6 +87,8 @@ from loreg.entities import (
     MetricDeclared,
     MetricSummary,
     MetricVocabulary,
+    MissingCounts,
+    MissingKind,
     Namespace,
     NearDuplicates,
     Origin,
@@ -99,6 +104,7 @@ from loreg.entities import (
     Sketch,
     TaskSummary,
     Token,
+    UpkeepAction,
     Usage,
     UsageBy,
     Version,
@@ -131,10 +137,12 @@ from loreg.upkeep import Upkeep
 if TYPE_CHECKING:
     from loreg.local.bases import VerifiedBase
     from loreg.local.commit import ParsedCommit
+    from loreg.local.reduced_versions import VersionReader
 
 
 T = TypeVar("T")
 _MAX_DESCENDANTS = 1000
+_MAX_GUARDED = 100  # versions that are held against the policy for a page
 
 
 class LocalBackend(Backend):
@@ -220,7 +228,39 @@ class LocalBackend(Backend):
         from loreg.local.facts import count_findings
 
         with self.catalog.read(self._access) as tx:
-            return count_findings(tx, pattern)
+            return self._recent(tx, ("findings", pattern), lambda: count_findings(tx, pattern))
+
+    def list_with_finding(
+        self, code: str, namespace: str | None, limit: int, cursor: str | None
+    ) -> Page[FlaggedVersion]:
+        """Return a page of the versions with that finding, the newest first; for pages."""
+        with self.catalog.read(self._access) as tx:
+            return shortcomings.list_with_finding(tx, code, namespace, limit, cursor)
+
+    def count_missing(self) -> MissingCounts:
+        """Return what the newest versions lack, by namespace; for pages."""
+        with self.catalog.read(self._access) as tx:
+            return self._recent(tx, ("missing",), lambda: shortcomings.count_missing(tx))
+
+    def list_missing(
+        self, kind: MissingKind, namespace: str | None, limit: int, cursor: str | None
+    ) -> Page[FlaggedVersion]:
+        """Return a page of the newest versions that lack that kind of thing; for pages."""
+        with self.catalog.read(self._access) as tx:
+            return shortcomings.list_missing(tx, kind, namespace, limit, cursor)
+
+    def list_policy_failures(self) -> tuple[tuple[str, str, str], ...]:
+        """Return of the newest versions that guarded aliases mean those that break the policy: ref, alias, why."""
+        if not self._policy.aliases:
+            return ()
+        failures = []
+        with self.catalog.read(self._access) as tx:
+            for ref, alias in shortcomings.list_with_alias(tx, self._policy.aliases, _MAX_GUARDED):
+                try:
+                    check_alias(tx, self._policy, versions.resolve(tx, ref), alias)
+                except CheckFailedError as error:
+                    failures.append((str(ref), alias, error.message))
+        return tuple(failures)
 
     def near_duplicates(self, pattern: AdapterPattern) -> tuple[NearDuplicates, ...]:
         from loreg.local.sketches import find_near_duplicates
@@ -230,25 +270,43 @@ class LocalBackend(Backend):
 
     def preview_merge(self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None) -> MergePreview:
         from loreg.local.merge_previews import preview_stored_merge, validate_preview
-        from loreg.previewing.frames_cache import FramesCache
 
         validate_preview(len(sources), weights, rank)
-        cache = FramesCache(self._frames_folder)
-        return preview_stored_merge(self._store, cache, self.read_sources(sources), weights, rank)
+        return preview_stored_merge(self._version_reader(), self.read_sources(sources), weights, rank)
 
     def spectra(self, ref: Ref) -> AdapterSpectra:
         from loreg.local.spectra import read_stored_spectra
-        from loreg.previewing.frames_cache import FramesCache
 
         (source,) = self.read_sources([ref])
-        return read_stored_spectra(self._store, FramesCache(self._frames_folder), source)
+        return read_stored_spectra(self._version_reader(), source)
+
+    def compare_versions(self, refs: Sequence[Ref]) -> AdapterComparison:
+        from loreg.local.comparisons import compare_stored, validate_comparison
+
+        validate_comparison(len(refs))
+        return compare_stored(self._version_reader(), self.read_sources(refs))
 
     def has_preview(self, sources: Sequence[tuple[Version, Sequence[File]]]) -> bool:
         """Return whether a preview or the spectra of what :meth:`read_sources` returned need no file."""
         from loreg.local.reduced_versions import is_reduced
-        from loreg.previewing.frames_cache import FramesCache
 
-        return is_reduced(FramesCache(self._frames_folder), sources)
+        return is_reduced(self._version_reader(), sources)
+
+    def has_comparison(self, sources: Sequence[tuple[Version, Sequence[File]]]) -> bool:
+        """Return whether a comparison of what :meth:`read_sources` returned needs no file."""
+        from loreg.local.comparisons import is_compared
+
+        return is_compared(self._version_reader(), sources)
+
+    def _version_reader(self) -> VersionReader:
+        from loreg.local.reduced_versions import VersionReader
+        from loreg.previewing.computed_files import ComputedFiles
+
+        def find_path(one: str, other: str) -> tuple[BaseEdge, ...]:
+            with self.catalog.read(self._access) as tx:
+                return derivations.shortest_path(tx, one, other)
+
+        return VersionReader(self._store, ComputedFiles(self._frames_folder), find_path)
 
     def read_sources(self, sources: Sequence[Ref]) -> tuple[tuple[Version, tuple[File, ...]], ...]:
         """Return the versions that refs mean, with their files, as of one moment."""
@@ -628,6 +686,12 @@ class LocalBackend(Backend):
     def events(self, limit: int, cursor: str | None, wanted: EventFilter = ALL_EVENTS) -> Page[Event]:
         with self.catalog.read(self._access) as tx:
             return events.list_page(tx, limit, cursor, wanted)
+
+    def last_upkeep(self, action: UpkeepAction) -> Event | None:
+        """Return when that was last done to the whole registry, and what came of it; for administrators."""
+        require(self._access, Role.ADMIN, "*")
+        with self.catalog.read(self._access) as tx:
+            return events.find_last(tx, action)
 
     def select(self, selectors: Sequence[Selector], query: Query | None = None) -> Selection:
         registry = self.catalog.registry_id

@@ -9,12 +9,10 @@ import numpy as np
 
 from loreg.entities import MergePreview, PreviewFigures, Source
 from loreg.errors import MergeError, UsageError
-from loreg.local.reduced_versions import Stored, reduce_versions
+from loreg.local.reduced_versions import Stored, VersionReader, reduce_versions
 from loreg.merging.certificate import Certificate, aggregate, list_warnings
 from loreg.merging.strength import describe_strength
-from loreg.previewing.frames_cache import FramesCache
 from loreg.previewing.weighted_sum import judge_sum
-from loreg.storage import BlobTransfer
 
 MAX_SOURCES = 16
 _MAX_WEIGHT = 1e6
@@ -39,14 +37,14 @@ def validate_preview(count: int, weights: Sequence[float], rank: int | None) -> 
 
 
 def preview_stored_merge(
-    store: BlobTransfer, cache: FramesCache, sources: Sequence[Stored], weights: Sequence[float], rank: int | None
+    reader: VersionReader, sources: Sequence[Stored], weights: Sequence[float], rank: int | None
 ) -> MergePreview:
     """Preview ``Σ weights·deltas`` of versions that the caller may read, truncated at ``rank``.
 
     The request is one that :func:`validate_preview` takes. Raises MergeError for what cannot be merged, NotAllowedError
     for what is too much for a registry, and ConflictError while it reads others.
     """
-    reduced = reduce_versions(store, cache, sources)
+    reduced = reduce_versions(reader, sources)
     labels = [version.ref for version, _ in sources]
     try:
         with np.errstate(over="ignore", invalid="ignore"):

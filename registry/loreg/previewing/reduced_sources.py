@@ -36,7 +36,7 @@ def reduce_inputs(inputs: Sequence[MergeInput], *, one_base: bool) -> ReducedSou
     structures, labels = [source.structure for source in inputs], [source.label for source in inputs]
     refuse_different_bases(structures, labels, one_base=one_base)
     require_mergeable(inputs)
-    _refuse_magnitudes(inputs)
+    refuse_magnitudes(inputs)
     tensors = [structure.full_tensors_and_token_rows for structure in structures]
     owner = choose_full_tensors(tensors, labels, _have_same_tensors(structures), None)
     if owner is not None:
@@ -47,7 +47,8 @@ def reduce_inputs(inputs: Sequence[MergeInput], *, one_base: bool) -> ReducedSou
     return ReducedSources(tuple(groups), full_bytes + _bias_bytes(structures, groups))
 
 
-def _refuse_magnitudes(inputs: Sequence[MergeInput]) -> None:
+def refuse_magnitudes(inputs: Sequence[MergeInput]) -> None:
+    """Raise MergeError for a source with DoRA magnitudes, whose delta needs the base."""
     for source in inputs:
         for module in source.structure.modules.values():
             if "magnitude" in module.tensors:

@@ -10,7 +10,9 @@ from urllib.parse import quote
 from loreg.backend import Backend, EventStream
 from loreg.entities import (
     ALL_EVENTS,
+    AdapterComparison,
     AdapterEntry,
+    AdapterSimilarity,
     AdapterSpectra,
     AliasShares,
     BaseAdded,
@@ -153,6 +155,10 @@ class RemoteBackend(Backend):
 
     def spectra(self, ref: Ref) -> AdapterSpectra:
         return self._server.get(f"{_version_path(ref)}/spectra", AdapterSpectra)
+
+    def compare_versions(self, refs: Sequence[Ref]) -> AdapterComparison:
+        parameters = {"source": list(map(str, refs))}
+        return AdapterComparison(self._server.get(f"{_API}/comparison", tuple[AdapterSimilarity, ...], parameters))
 
     def search(self, query: Query) -> SearchPage:
         parameters = {**_conditions(query), **_order(query), "limit": query.limit, "cursor": query.cursor}

@@ -22,7 +22,7 @@ from loreg.verbs.jobs import Jobs
 from loreg.verbs.prune import prune
 from loreg.verbs.repair import open_source, repair
 from loreg.verbs.sketch import sketch_missing
-from loreg.verbs.verify import Selection, select_references, verify
+from loreg.verbs.verify import Selection, record_verification, select_references, verify
 from loreg.workspace.context import Context
 from loreg.workspace.read_share import position_of
 from loreg.workspace.retention import read_retention
@@ -98,6 +98,7 @@ def run_upkeep(
     selection = _select(request, settings)
     if kind is JobKind.VERIFY:
         verified = verify(context, selection, progress)
+        record_verification(context, selection, verified)
         return shorten(verified, f"{verified.damage_count:,} of {verified.references:,} broken")
     _refuse_unlisted_sources(request.sources, rules.repair_sources)
     opened = [open_source(source, settings) for source in request.sources]

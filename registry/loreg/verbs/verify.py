@@ -21,10 +21,11 @@ from loreg.entities import (
     Progress,
     Reference,
     ReferenceKind,
+    UpkeepAction,
     VerifyReport,
     no_progress,
 )
-from loreg.errors import NotAllowedError, UsageError
+from loreg.errors import LoregError, NotAllowedError, UsageError
 from loreg.parsing import parse_time
 from loreg.refs import Ref, parse_ref
 from loreg.storage import Blob, BlobStore, SigningStore
@@ -169,6 +170,16 @@ def verify(context: Context, selection: Selection, progress: Progress = no_progr
         read_from=f"{share.start:016x}" if share is not None and is_part else "",
         read_to=share.end if share is not None and is_part else "",
     )
+
+
+def record_verification(context: Context, selection: Selection, report: VerifyReport) -> None:
+    """Record as an event that everything was looked at, and what came of it, where the catalog takes that."""
+    if not selection.is_everything:
+        return
+    detail = {"references": report.references, "read": report.read, "broken": report.damage_count}
+    orphans = {"orphans": report.orphan_count, "orphan_size": report.orphan_size}
+    with contextlib.suppress(LoregError):  # one that was moved, or may only be read, is verified all the same
+        context.backend.upkeep().log(UpkeepAction.VERIFY, {**detail, **orphans})
 
 
 def store_of(context: Context) -> BlobStore:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
-from loreg.entities import Job
-from loreg.errors import NotFoundError
+from loreg.entities import HIDDEN_SOURCE, Job
+from loreg.errors import NotAllowedError, NotFoundError
 from loreg.server.pages import sessions
 from loreg.server.pages.commands import command
 from loreg.server.pages.paths import JOB, JOBS, job_path, ref_path, with_query
@@ -24,10 +24,11 @@ _SHOWN_ELSEWHERE = ("sources", "source", "version", "model", "summary", "notes")
 
 
 class JobRow(Value, frozen=True):
-    """A job, and whether who looks may cancel it or ask for it again."""
+    """A job, and whether who looks may cancel it, or ask for it again; they may not repeat what they may not read."""
 
     job: Job
-    may_change: bool
+    may_cancel: bool
+    may_repeat: bool
 
 
 class JobsView(Value, frozen=True):
@@ -102,6 +103,8 @@ async def again(request: Request) -> Response:
     """Submit what a job was asked for once more, in the name of who signed in."""
     visitor = await get_visitor(request)
     asked = await visitor.backend.job(await _read_id(visitor))
+    if _hides_a_source(asked):
+        raise NotAllowedError(f"job {asked.id} is about a version that you may not read", hint="loreg merge --help")
     submitted = await visitor.backend.submit(asked.kind, asked.request)
     return RedirectResponse(job_path(submitted.id), 303)
 
@@ -119,7 +122,16 @@ def _parse_id(job_id: int) -> int:
 
 
 def _to_row(visitor: Visitor, job: Job) -> JobRow:
-    return JobRow(job, bool(visitor.secret) and visitor.access.may(job.kind.role, job.namespace))
+    may_change = bool(visitor.secret) and visitor.access.may(job.kind.role, job.namespace)
+    return JobRow(job, may_change and not job.ended, may_change and job.ended and not _hides_a_source(job))
+
+
+def _hides_a_source(job: Job) -> bool:
+    return any(value == HIDDEN_SOURCE or HIDDEN_SOURCE in _as_list(value) for value in job.request.values())
+
+
+def _as_list(value: object) -> Sequence[object]:
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _to_view(row: JobRow) -> JobView:

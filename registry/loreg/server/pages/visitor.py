@@ -10,7 +10,7 @@ import msgspec
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from loreg.entities import ANONYMOUS_AUTHOR, Access
+from loreg.entities import ANONYMOUS_AUTHOR, Access, Role
 from loreg.errors import LoregError, UnauthenticatedError
 from loreg.server.async_backend import AsyncBackend
 from loreg.server.pages import sessions
@@ -53,6 +53,11 @@ class Visitor:
     def may_sign_in(self) -> bool:
         """Whether a token would show more: where one is needed, and the visitor has given none."""
         return not self.is_open and self.access.token_id is None and self.service.local_session is None
+
+    @property
+    def is_administrator(self) -> bool:
+        """Whether they administer everything."""
+        return self.access.may(Role.ADMIN, "*")
 
     @property
     def form_token(self) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import StringConstraints
 
-from loreg.entities import AdapterSpectra, MergePreview
+from loreg.entities import AdapterSimilarity, AdapterSpectra, MergePreview
 from loreg.refs import parse_ref
 from loreg.server.bodies import BodyRoute
 from loreg.server.dependencies import RefDep
@@ -18,7 +18,7 @@ routes = APIRouter(prefix="/api/v1", tags=["versions"], route_class=BodyRoute)
 _SourceRef = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 
 
-@routes.get("/merge-preview", response_model=MergePreview, responses=error_responses(404, 409))
+@routes.get("/merge-preview", response_model=MergePreview, responses=error_responses(404, 409, 422))
 def merge_preview(
     backend: BackendDep,
     source: Annotated[tuple[_SourceRef, ...], Query(max_length=16, description="A ref, as team/news:v3; repeat it.")],
@@ -41,3 +41,12 @@ def merge_preview(
 def spectra(ref: RefDep, backend: BackendDep) -> Response:
     """Return the singular values of each module's delta; the files of the version are read by the first request."""
     return json_response(backend.spectra(ref))
+
+
+@routes.get("/comparison", response_model=tuple[AdapterSimilarity, ...], responses=error_responses(404, 409, 422))
+def comparison(
+    backend: BackendDep,
+    source: Annotated[tuple[_SourceRef, ...], Query(max_length=16, description="A ref, as team/news:v3; repeat it.")],
+) -> Response:
+    """Say how alike every two of 2 to 16 versions are; the files of these versions are read by the first request."""
+    return json_response(tuple(backend.compare_versions(tuple(map(parse_ref, source)))))

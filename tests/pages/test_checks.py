@@ -1,0 +1,138 @@
+"""The page of checks: what versions break and lack, by namespace, down to each version and what mends it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments import HISTORY, SCIENCE, Deployment, empty_folders
+from factories import change_config, copy
+from loreg.entities import MissingKind
+from loreg.registry import Registry
+from pages.conftest import Site, Someone, open_site
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Site]:
+    with open_site(empty_folders(tmp_path)) as site:
+        yield site
+
+
+@pytest.fixture
+def on_either(local_deployment: Deployment, tmp_path: Path) -> Iterator[Site]:
+    """A server with a version in each of two namespaces that has a field which PEFT does not know (LR009)."""
+    with open_site(local_deployment) as site:
+        for name, source in (("team/odd", SCIENCE), ("other/odd", HISTORY)):
+            odd = change_config(copy(source, tmp_path / name.replace("/", "-")), unheard_of="yes")
+            site.behind.push(odd, name)
+        yield site
+
+
+def test_a_rule_leads_to_the_versions_that_break_it(on_either: Site, someone: Someone):
+    counts = {
+        count.namespace: count.versions for count in on_either.behind.count_findings().findings if count.code == "LR009"
+    }
+    assert counts == {"team": 1, "other": 1}
+    person = someone(on_either.endpoint)
+    person.sign_in(on_either.tokens["root"])
+    row = person.go("/checks").get_by_role("row").filter(has=person.page.get_by_role("link", name="LR009", exact=True))
+    assert row.get_by_role("cell").nth(1).inner_text() == "2"
+    row.get_by_role("link", name="team 1").click()
+    page = person.page
+    page.get_by_role("heading", name="LR009 in team").wait_for()
+    (version,) = page.get_by_role("region", name="Versions").get_by_role("row").all()[1:]
+    assert "unheard_of" in version.inner_text()
+    assert "loreg check team/odd:v1" in version.inner_text()
+    version.get_by_role("link", name="team/odd:v1").click()
+    page.get_by_role("heading", name="odd v1").wait_for()
+
+
+def test_what_is_missing_is_counted_and_listed(on_either: Site):
+    """Of each kind as many as an independent look at every version says."""
+    registry = on_either.behind
+    lacking = {kind: list_lacking(registry, kind) for kind in MissingKind}
+    with on_either.visit("root") as client:
+        overview = client.get("/checks").text
+        for kind, refs in lacking.items():
+            shown = re.search(rf'missing={kind}">{kind}</a></th><td class="number">(\d+)<', overview)
+            assert (int(shown[1]) if shown else 0) == len(refs), kind
+            listed = client.get("/checks", params={"missing": kind}).text
+            assert set(re.findall(r'class="name plain" href="[^"]*"><bdi>([^<]*)</bdi>', listed)) == refs
+
+
+def list_lacking(registry: Registry, kind: MissingKind) -> set[str]:
+    refs = set()
+    for adapter in registry.adapters():
+        for version in registry.versions(str(adapter.adapter)):
+            card = registry.show(version.ref).card
+            head = card.split("---")[1] if card.startswith("---") else ""
+            lacks = {
+                MissingKind.CARD: not card,
+                MissingKind.LICENSE: "\nlicense:" not in head,
+                MissingKind.TASK: not version.tasks,
+                MissingKind.METRIC: not version.metrics,
+                MissingKind.BASE: version.base is None,
+            }
+            refs |= {version.ref} if lacks[kind] else set()
+    return refs
+
+
+def test_duplicates_are_told_in_a_second_request(own: Site, someone: Someone, tmp_path: Path):
+    own.behind.push(
+        change_config(
+            copy(SCIENCE, tmp_path / "twin"),
+            task_type="CAUSAL_LM",
+            bias="none",
+            fan_in_fan_out=False,
+            inference_mode=False,
+        ),
+        "team/twin",
+    )
+    groups = [group.refs for group in own.behind.near_duplicates("*")]
+    person = someone(own.endpoint)
+    person.sign_in(own.tokens["root"])
+    table = person.go("/checks").get_by_role("region", name="Near-duplicates")
+    rows = [
+        set(re.findall(r"[\w-]+(?:/[\w-]+)?:v\d+", text)) for text in table.get_by_role("row").all_inner_texts()[1:]
+    ]
+    assert groups
+    assert rows == [set(refs) for refs in groups]
+
+
+def test_nobody_sees_what_is_not_his(on_either: Site):
+    with on_either.visit("stranger") as client:
+        for path in (
+            "/checks",
+            "/checks?more=1",
+            "/checks?code=LR009",
+            *(f"/checks?missing={kind}" for kind in MissingKind),
+        ):
+            text = client.get(path).text
+            assert "team" not in re.sub("(?:<code>.*?</code>|<nav.*</nav>)", "", text, flags=re.DOTALL), path
+        assert "other/odd:v1" in client.get("/checks?code=LR009").text
+        assert "No version that you may see" in client.get("/checks?code=LR009&namespace=team").text
+        for namespace in json.loads(client.get("/checks?format=json").text)["namespaces"]:
+            assert namespace["namespace"] in ("other", "lab")
+
+
+def test_lists_go_on_page_by_page(own: Site, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("loreg.server.pages.checks._PAGE", 2)
+    refs, path = [], "/checks?missing=base"
+    with own.visit("root") as client:
+        while path:
+            text = client.get(path).text
+            refs += re.findall(r'class="name plain" href="[^"]*"><bdi>([^<]*)</bdi>', text)
+            following = re.search(r'<a href="([^"]*)" rel="next"', text)
+            path = following[1].replace("&amp;", "&") if following else ""
+    assert len(refs) == len(set(refs))
+    assert set(refs) == list_lacking(own.behind, MissingKind.BASE)
+
+
+@pytest.mark.parametrize(("query", "status"), [("code=XX1", 404), ("missing=love", 400), ("code=LR009&cursor=x", 400)])
+def test_a_question_that_cannot_be_is_said_to_be_so(site: Site, query: str, status: int):
+    with site.visit("root") as client:
+        assert client.get(f"/checks?{query}").status_code == status

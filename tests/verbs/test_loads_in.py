@@ -59,8 +59,8 @@ def test_it_agrees_with_a_check_in_every_profile(checked: Registry):
 def test_the_facet_counts_what_loads_and_says_how_many_were_never_checked(checked: Registry, loreg: Loreg):
     facets = checked.facets()
     loading = {count.value: count.versions for count in facets.counts if count.kind == FacetKind.LOADS_IN}
-    found = {profile: len(refs(checked, loads_in=profile)) for profile in list_profiles()}
-    assert loading == {profile: count for profile, count in found.items() if count}
+    sizes = {profile: len(refs(checked, loads_in=profile)) for profile in list_profiles()}
+    assert loading == {profile: count for profile, count in sizes.items() if count}
     assert (facets.versions, facets.unchecked) == (3, 1)
     assert checked.facets(loads_in="vllm").unchecked == 0
     printed = loreg("search", "--facets")

@@ -163,8 +163,8 @@ def _select_findings(matching: CTE) -> Select[str, str, int, float, float, float
     codes = cast(JsonRows(finding_table.c.code), Text()).label("codes")
     of_versions = select(codes).join(matching, matching.c.id == finding_table.c.version_id)
     is_one = AnyOf(finding_table.c.code, text_array("keeping_codes"))
-    together = of_versions.where(is_one).group_by(finding_table.c.version_id).subquery()
-    return select(_text(_FINDINGS), together.c.codes, func.count(), *_NO_RANGE).group_by(together.c.codes)
+    by_version = of_versions.where(is_one).group_by(finding_table.c.version_id).subquery()
+    return select(_text(_FINDINGS), by_version.c.codes, func.count(), *_NO_RANGE).group_by(by_version.c.codes)
 
 
 def _select_metrics(matching: CTE) -> Select[str, str, int, float, float, float]:

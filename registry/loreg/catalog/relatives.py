@@ -10,7 +10,7 @@ from loreg.catalog import derivations, jobs
 from loreg.catalog.schema import base_name_table, base_table, export_table
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import VersionRecord
-from loreg.entities import BakedModel, BaseEdge, BaseModel, Relatives, Role, StoredExport
+from loreg.entities import BakedModel, BaseEdge, BaseModel, Relatives, StoredExport
 from loreg.errors import LoregError
 from loreg.refs import parse_ref
 
@@ -20,9 +20,9 @@ _MAX_JOBS = 1000  # bakes, the newest, that are looked through
 
 
 def find_relatives(tx: Transaction, record: VersionRecord) -> Relatives:
-    """Return what is known beside versions; of bases to those who may read somewhere, as all that is told of them."""
+    """Return what is known beside versions, of bases and jobs those that the caller may know of."""
     base = record.version.base
-    edges = _list_edges_above(tx, base) if base is not None and tx.access.may_somewhere(Role.READ) else ()
+    edges = _list_edges_above(tx, base) if base is not None else ()
     return Relatives(edges, _name_bases(tx, edges), tuple(_list_exports(tx, record.id)), tuple(_list_bakes(tx, record)))
 
 

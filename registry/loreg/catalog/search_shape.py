@@ -16,6 +16,8 @@ from loreg.catalog.text_query import TextShare, split_query_words
 from loreg.entities import Comparison, MetricCondition, Query, SearchTerm, Sort, TermMatch
 from loreg.refs import NO_NAMESPACE
 
+#: The namespace of a shape whose adapters are few: they are parameters themselves.
+FEW_ADAPTERS = "few adapters"
 BY_NAME, BY_DIGEST, BY_NEAR_NAMES = "name", "digest", "near names"
 _NEAR = "near_"
 _NEAR_ORDER = " near "

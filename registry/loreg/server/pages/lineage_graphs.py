@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 from loreg.entities import LineageEdge
 from loreg.entities.display.text import printable
@@ -29,12 +29,16 @@ class Node(Value, frozen=True):
 
 
 class Arrow(Value, frozen=True):
-    """A curve from a parent to a child, with its weight and where that is written; empty if it is not."""
+    """A curve from a parent to a child, with its label and where that is written; empty if it is not.
+
+    ``anchor`` is SVG's: which end of the text is there.
+    """
 
     curve: str
     label: str
     x: int
     y: int
+    anchor: str
     title: str
 
 
@@ -103,7 +107,7 @@ def draw_lineage(
         width=max(x for x, _ in places.values()) + _WIDTH + _MARGIN,
         height=max(y for _, y in places.values()) + _HEIGHT + _MARGIN,
         nodes=nodes,
-        arrows=tuple(_draw(link, places, shown, is_labelled=len(links) <= _MAX_WEIGHTS) for link in links),
+        arrows=tuple(_draw_all(links, places, shown)),
         label=f"Lineage of {ref}: {len(upward)} edges to what it was made from, {len(downward)} to what was made of it",
     )
 
@@ -178,16 +182,29 @@ def _place(rows: Sequence[Sequence[str]]) -> dict[str, tuple[int, int]]:
     return places
 
 
+def _draw_all(
+    links: Sequence[Link], places: Mapping[str, tuple[int, int]], shown: Mapping[str, tuple[str, str, str]]
+) -> Iterator[Arrow]:
+    """Yield the arrows; of several into one node each is labelled where it begins, else where it ends."""
+    into = Counter(link.child for link in links)
+    for link in links:
+        yield _draw(link, places, shown, is_labelled=len(links) <= _MAX_WEIGHTS, at_start=into[link.child] > 1)
+
+
 def _draw(
     link: Link,
     places: Mapping[str, tuple[int, int]],
     shown: Mapping[str, tuple[str, str, str]],
     *,
     is_labelled: bool,
+    at_start: bool,
 ) -> Arrow:
     (x1, y1), (x2, y2) = places[link.parent], places[link.child]
     x1, y1, y2 = x1 + _WIDTH, y1 + _HEIGHT // 2, y2 + _HEIGHT // 2
     bend = max(_APART // 2, (x2 - x1) // 2)
     title = f"{printable(shown[link.parent][0])} in {printable(shown[link.child][0])}: {link.label}"
     curve = f"M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"
-    return Arrow(curve, link.label if is_labelled else "", x2 - 8, y2 - 6 if y1 <= y2 else y2 + 14, title)
+    label = link.label if is_labelled else ""
+    if at_start:
+        return Arrow(curve, label, x1 + 8, y1 - 6 if y1 >= y2 else y1 + 14, "start", title)
+    return Arrow(curve, label, x2 - 8, y2 - 6 if y1 <= y2 else y2 + 14, "end", title)

@@ -89,7 +89,7 @@ def see_lineage(mouse: Mouse) -> None:
 def preview_blend(mouse: Mouse) -> None:
     mouse.version("team/science", 1)
     mouse.link("Merge with…")
-    mouse.link("lab/history:v1")
+    mouse.click(mouse.page.get_by_role("button", name="+ lab/history:v1"))
     mouse.sees("of the merged delta's energy is kept")
 
 

@@ -77,9 +77,10 @@ async def merge(request: Request) -> Response:
         except LoregError as error:
             problem = error
     first = sources[0][0] if sources else None
+    base = "" if first is None else first.base.digest if first.base is not None else first.facts.base_hint
     view = MergeView(
         question=question,
-        matches=await find_matches(visitor, text, first.base.digest if first and first.base else ""),
+        matches=await find_matches(visitor, text, base),
         versions=tuple(version for version, _ in sources),
         numbers=numbers,
         problem=problem.outside if problem else "",

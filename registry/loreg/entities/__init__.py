@@ -144,6 +144,14 @@ from loreg.entities.sweeps import (
     SweepResult,
     SweepTrial,
 )
+from loreg.entities.upgrades import (
+    AdapterUpgrade,
+    ModuleUpgrade,
+    ProbeLoss,
+    UnreadableVersion,
+    UpgradeReport,
+    UpgradeVerdict,
+)
 from loreg.entities.usage import (
     Usage,
     UsageBy,
@@ -187,6 +195,7 @@ __all__ = [
     "AdapterEntry",
     "AdapterSimilarity",
     "AdapterSpectra",
+    "AdapterUpgrade",
     "AliasMove",
     "AliasShares",
     "AttachmentOutcome",
@@ -271,6 +280,7 @@ __all__ = [
     "ModuleDiff",
     "ModuleSpectrum",
     "ModuleType",
+    "ModuleUpgrade",
     "MoveReport",
     "Namespace",
     "NearDuplicates",
@@ -287,6 +297,7 @@ __all__ = [
     "Page",
     "PlannedVersion",
     "PreviewFigures",
+    "ProbeLoss",
     "Progress",
     "Promotion",
     "Provenance",
@@ -335,6 +346,9 @@ __all__ = [
     "TermMatch",
     "Token",
     "Tombstone",
+    "UnreadableVersion",
+    "UpgradeReport",
+    "UpgradeVerdict",
     "UpkeepAction",
     "Upload",
     "Usage",

@@ -148,6 +148,14 @@ from loreg.entities.sweeps import (
     SweepResult,
     SweepTrial,
 )
+from loreg.entities.upgrades import (
+    AdapterUpgrade,
+    ModuleUpgrade,
+    ProbeLoss,
+    UnreadableVersion,
+    UpgradeReport,
+    UpgradeVerdict,
+)
 from loreg.entities.usage import (
     Usage,
     UsageBy,
@@ -192,6 +200,7 @@ __all__ = [
     "AdapterEntry",
     "AdapterSimilarity",
     "AdapterSpectra",
+    "AdapterUpgrade",
     "AliasMove",
     "AliasShares",
     "AttachmentOutcome",
@@ -285,6 +294,7 @@ __all__ = [
     "ModuleDiff",
     "ModuleSpectrum",
     "ModuleType",
+    "ModuleUpgrade",
     "MoveReport",
     "Namespace",
     "NearDuplicates",
@@ -301,6 +311,7 @@ __all__ = [
     "Page",
     "PlannedVersion",
     "PreviewFigures",
+    "ProbeLoss",
     "ProbedVersion",
     "Progress",
     "Promotion",
@@ -353,6 +364,9 @@ __all__ = [
     "TermMatch",
     "Token",
     "Tombstone",
+    "UnreadableVersion",
+    "UpgradeReport",
+    "UpgradeVerdict",
     "UpkeepAction",
     "Upload",
     "Usage",

@@ -1,0 +1,1 @@
+"""What becomes of adapters when their base is upgraded: which tensors they touch have changed, and how far."""

@@ -267,7 +267,7 @@ class LocalBackend(Backend):
         from loreg.local.sketches import find_near_duplicates
 
         with self.catalog.read(self._access) as tx:
-            return find_near_duplicates(tx, pattern)
+            return self._recent(tx, ("near duplicates", pattern), lambda: find_near_duplicates(tx, pattern))
 
     def preview_merge(self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None) -> MergePreview:
         from loreg.local.merge_previews import preview_stored_merge, validate_preview

@@ -68,7 +68,8 @@ class ChecksView(Value, frozen=True):
 class MoreView(Value, frozen=True):
     """What takes longer: groups of near-duplicates, or the ``problem`` with them, and breaches of the policy.
 
-    ``unchecked`` are namespaces of which not every version was checked.
+    ``unchecked`` are namespaces of which not every version was checked. What the policy demands is told to those alone
+    who have a token: ``tells_policy``.
     """
 
     unchecked: tuple[CheckedCount, ...]
@@ -77,6 +78,7 @@ class MoreView(Value, frozen=True):
     problem: str
     failures: tuple[tuple[str, str, str], ...]
     has_policy: bool
+    tells_policy: bool
     namespace: str
 
 
@@ -194,7 +196,8 @@ def _look_longer(visitor: Visitor, namespace: str) -> MoreView:
         duplicates=groups[:_MAX_GROUPS],
         others=max(len(groups) - _MAX_GROUPS, 0),
         problem=problem,
-        failures=backend.list_policy_failures(),
+        failures=backend.list_policy_failures() if visitor.access.permissions else (),
         has_policy=bool(visitor.service.policy.aliases),
+        tells_policy=bool(visitor.access.permissions),
         namespace=namespace,
     )

@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete
 
 from deployments import HISTORY, SCIENCE, Deployment, empty_folders
 from factories import change_config, copy
-from loreg.entities import MissingKind
-from loreg.registry import Registry
-from pages.conftest import Site, Someone, open_site
+from live_server import live_server
+from loreg.catalog.schema import fact_table
+from loreg.entities import Access, MissingKind
+from loreg.local.backend import LocalBackend
+from loreg.registry import Registry, connect
+from pages.conftest import Site, Someone, fill, open_site
 
 
 @pytest.fixture
@@ -136,3 +140,31 @@ def test_lists_go_on_page_by_page(own: Site, monkeypatch: pytest.MonkeyPatch):
 def test_a_question_that_cannot_be_is_said_to_be_so(site: Site, query: str, status: int):
     with site.visit("root") as client:
         assert client.get(f"/checks?{query}").status_code == status
+
+
+def test_an_alias_that_breaks_the_policy_by_now_is_named_to_those_with_a_token(tmp_path: Path):
+    deployment = empty_folders(tmp_path)
+    where = {"database_url": deployment.database_url, "storage_url": deployment.storage_url}
+    with connect(**where) as behind:
+        fill(behind)
+        behind.namespaces.set_public("team", True)
+        tokens = {"reader": behind.tokens.create("reader", ["read:team"])[1]}
+        (tmp_path / "loreg.toml").write_text('[check]\naliases = ["prod"]\ntasks = ["safety"]\n')
+        with live_server(deployment, is_open=False) as endpoint:
+            site = Site(endpoint, behind, tokens)
+            with site.visit("reader") as client, site.visit() as nobody:
+                page = client.get("/checks?more=1").text
+                assert "team/news:v1" in page
+                assert "safety is missing" in page
+                assert "safety" not in nobody.get("/checks?more=1").text
+
+
+def test_versions_that_were_not_checked_are_counted(own: Site):
+    with own.visit("root") as client:
+        assert "Not checked" not in client.get("/checks?more=1").text
+    backend = own.behind.context.backend
+    assert isinstance(backend, LocalBackend)
+    with backend.catalog.write(Access.superuser("ada")) as tx:
+        tx.connection.execute(delete(fact_table))
+    with own.visit("root") as client:
+        assert "team: 0 of 4 versions" in re.sub("</?bdi>", "", client.get("/checks?more=1").text)

@@ -10,12 +10,14 @@ import secrets
 import time
 
 import msgspec
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loreg.server.allowed_hosts import why_refused
 from loreg.server.logs import REQUESTS
 from loreg.server.metrics import count_request
+from loreg.server.pages.bare_errors import answers_person, bare_error_page
 from loreg.server.pages.paths import is_for_programs
 from loreg.server.problems import build_problem
 from loreg.server.state import Service
@@ -45,6 +47,7 @@ class RequestMiddleware:
         headers = dict(scope["headers"])
         client_id = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = client_id if _ID.fullmatch(client_id) else secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = request_id
         start, status, is_logged = time.perf_counter(), 500, False
 
         async def send_on(message: Message) -> None:
@@ -61,9 +64,9 @@ class RequestMiddleware:
 
         try:
             if (reason := self._why_refused(scope)) and await self._service.is_without_tokens():
-                await build_problem(403, "not-allowed", reason, _HINT)(scope, receive, send_on)
+                await _refuse(scope, 403, "not-allowed", reason, _HINT)(scope, receive, send_on)
             elif b"%00" in scope["query_string"] or "\0" in scope["path"]:
-                await build_problem(400, "usage", "a NUL is no part of a name or a text")(scope, receive, send_on)
+                await _refuse(scope, 400, "usage", "a NUL is no part of a name or a text")(scope, receive, send_on)
             else:
                 await self._app(scope, receive, send_on)
         except ClientDisconnect:
@@ -78,6 +81,13 @@ class RequestMiddleware:
             return ""
         is_page = scope["method"] == "GET" and not is_for_programs(scope["path"])
         return why_refused(scope["http_version"], scope["headers"], hosts, is_page)
+
+
+def _refuse(scope: Scope, status: int, code: str, message: str, hint: str = "") -> Response:
+    """Return a refusal: to a browser as a page, to programs as problem details."""
+    if answers_person(Request(scope)):
+        return bare_error_page(status, message, hint)
+    return build_problem(status, code, message, hint)
 
 
 def _log_request(scope: Scope, request_id: str, status: int, seconds: float) -> None:

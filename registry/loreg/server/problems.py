@@ -54,6 +54,7 @@ STATUS: dict[type[LoregError], int] = {
     MissingExtraError: 501,
     UnavailableError: 503,
 }
+MISTAKE = "the server made a mistake; its log has it under the request's id"
 _log = logging.getLogger("loreg.problems")
 _DETAILS = {404: "there is nothing at this path", 405: "this path has no such method"}
 _MAX_DETAIL_LENGTH = 4000  # characters
@@ -128,6 +129,11 @@ def http_problem(error: HTTPException) -> Response:
     return build_problem(error.status_code, code, detail, headers=dict(error.headers or {}))
 
 
+def mistake_problem(request: Request) -> Response:
+    """Return the answer to a request that a mistake of the server has ended; the middleware is left by then."""
+    return build_problem(500, "internal", MISTAKE, headers={"X-Request-Id": request.state.request_id})
+
+
 def install_problems(app: FastAPI) -> None:
     """Let every error of the application be answered with problem details."""
 
@@ -147,4 +153,4 @@ def install_problems(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def answer_unexpected_error(request: Request, error: Exception) -> Response:
-        return build_problem(500, "internal", "the server made a mistake; its log has it under the request's id")
+        return mistake_problem(request)

@@ -54,26 +54,31 @@ class RuleRow(Value, frozen=True):
 
 
 class ChecksView(Value, frozen=True):
-    """What the page shows of all versions; ``unchecked`` are namespaces of which not every version was checked.
+    """What the page shows of all versions.
 
     ``lacking`` is what of the ``missing`` there is: what it is, how many versions lack it, and by namespace.
     """
 
     rules: tuple[RuleRow, ...]
-    unchecked: tuple[CheckedCount, ...]
     missing: MissingCounts
     lacking: tuple[tuple[MissingKind, int, tuple[tuple[str, int], ...]], ...]
     more_path: str
 
 
 class MoreView(Value, frozen=True):
-    """What takes longer: groups of near-duplicates, or the ``problem`` with them, and breaches of the policy."""
+    """What takes longer: groups of near-duplicates, or the ``problem`` with them, and breaches of the policy.
 
+    ``unchecked`` are namespaces of which not every version was checked. What the policy demands is told to those alone
+    who have a token: ``tells_policy``.
+    """
+
+    unchecked: tuple[CheckedCount, ...]
     duplicates: tuple[NearDuplicates, ...]
     others: int
     problem: str
     failures: tuple[tuple[str, str, str], ...]
     has_policy: bool
+    tells_policy: bool
     namespace: str
 
 
@@ -100,21 +105,20 @@ async def checks(request: Request) -> Response:
     if query.get("more"):
         view = await run_in_threadpool(_look_longer, visitor, namespace)
         return page(visitor, "checks_more.html", title="Duplicates and policy", view=view)
-    counted = await visitor.backend.count_findings(ALL_ADAPTERS)
+    is_json = query.get("format") == "json"
     missing_counts = await visitor.backend.run(LocalBackend.count_missing)
     return page(
         visitor,
         "checks.html",
         title="Checks",
         view=ChecksView(
-            rules=_group(counted.findings),
-            unchecked=tuple(row for row in counted.namespaces if row.checked < row.versions or row.stale or row.failed),
+            rules=_group(await visitor.backend.run(LocalBackend.count_rules)),
             missing=missing_counts,
             lacking=tuple(_group_missing(missing_counts)),
             more_path=with_query(CHECKS, [("more", "1")]),
         ),
         api="/api/v1/findings",
-        document=counted,
+        document=await visitor.backend.count_findings(ALL_ADAPTERS) if is_json else (),
     )
 
 
@@ -186,11 +190,14 @@ def _look_longer(visitor: Visitor, namespace: str) -> MoreView:
         groups = backend.near_duplicates(pattern)
     except LoregError as error:
         problem = error.outside
+    counted = backend.count_findings(pattern).namespaces
     return MoreView(
+        unchecked=tuple(row for row in counted if row.checked < row.versions or row.stale or row.failed),
         duplicates=groups[:_MAX_GROUPS],
         others=max(len(groups) - _MAX_GROUPS, 0),
         problem=problem,
-        failures=backend.list_policy_failures(),
+        failures=backend.list_policy_failures() if visitor.access.permissions else (),
         has_policy=bool(visitor.service.policy.aliases),
+        tells_policy=bool(visitor.access.permissions),
         namespace=namespace,
     )

@@ -32,9 +32,9 @@ from loreg.server.pages import (
     static_files,
     version,
 )
-from loreg.server.pages.paths import is_for_programs
-from loreg.server.pages.visitor import error_page, get_visitor, wants_page
-from loreg.server.problems import http_problem
+from loreg.server.pages.bare_errors import answers_person, bare_error_page
+from loreg.server.pages.visitor import error_page, get_visitor
+from loreg.server.problems import MISTAKE, http_problem, mistake_problem
 
 #: What has a page each; the first that has a path answers.
 MODULES = (
@@ -70,9 +70,17 @@ def install_pages(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def answer_http_error(request: Request, error: HTTPException) -> Response:
-        if not wants_page(request) or is_for_programs(request.url.path):
+        if not answers_person(request):
             return http_problem(error)
         with contextlib.suppress(LoregError):  # where the catalog does not answer, it is said to nobody in particular
             await get_visitor(request)
         message = "there is nothing at this path" if error.status_code == 404 else str(error.detail)
         return error_page(request, error.status_code, message)
+
+    @app.exception_handler(Exception)
+    def answer_unexpected_error(request: Request, error: Exception) -> Response:
+        if not answers_person(request):
+            return mistake_problem(request)
+        response = bare_error_page(500, MISTAKE, f"X-Request-Id: {request.state.request_id}")
+        response.headers["X-Request-Id"] = request.state.request_id
+        return response

@@ -116,7 +116,7 @@ def _select_bases(matching: CTE) -> Counts:
 
 
 def _select_findings(matching: CTE) -> Counts:
-    """Select which codes of the parameter ``keeping_codes`` a version has by_version, and how many have just these."""
+    """Select which codes of the parameter ``keeping_codes`` a version has together, and how many have just these."""
     codes = cast(JsonRows(finding_table.c.code), Text()).label("codes")
     of_versions = select(codes).join(matching, matching.c.id == finding_table.c.version_id)
     is_one = AnyOf(finding_table.c.code, text_array("keeping_codes"))

@@ -47,7 +47,6 @@ class VersionView(Value, frozen=True):
     details: Details
     snippets: tuple[Snippet, ...]
     certificate: CertificateView | None
-    norms: HeatMap | None
     parents: tuple[LineageEdge, ...]
     children: tuple[LineageEdge, ...]
 
@@ -71,7 +70,6 @@ async def version(request: Request, namespace: str, name: str, number: str) -> R
         details=details,
         snippets=snippets(details.version, visitor.server),
         certificate=_view_certificate(details.provenance) if details.provenance else None,
-        norms=_draw_norms(details.provenance) if details.provenance else None,
         parents=parents[:_MAX_EDGES],
         children=children[:_MAX_EDGES],
     )
@@ -140,9 +138,3 @@ def _draw_errors(modules: Sequence[Mapping[str, Any]]) -> HeatMap | None:
     """Return the errors by module; None where there are none but those of computing in float64."""
     errors = {module["module"]: module["epsilon"] for module in modules}
     return draw_heat_map(errors, "error") if max(errors.values(), default=0.0) > _ROUNDING else None
-
-
-def _draw_norms(provenance: Provenance) -> HeatMap | None:
-    """Return the norms of the merged deltas by module, which the certificate has."""
-    modules = provenance.certificate.get("modules", ())
-    return draw_heat_map({module["module"]: module["norm"] for module in modules}, "norm")

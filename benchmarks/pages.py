@@ -48,8 +48,8 @@ uvicorn.run(app, port=int(sys.argv[1]), http="httptools", loop="asyncio", log_co
 
 _MERGED = """
 INSERT INTO merges (version_id, recipe, certificate)
-  SELECT id, '{{}}', '{{}}' FROM versions WHERE id BETWEEN 2 AND {nodes} ON CONFLICT DO NOTHING;
-INSERT INTO lineage (version_id, position, parent_name, parent_digest, weight)
+  SELECT id, '{{"method": "linear"}}', '{{}}' FROM versions WHERE id BETWEEN 2 AND {nodes} ON CONFLICT DO NOTHING;
+INSERT INTO lineage (child_id, position, parent_label, parent_digest, weight)
   SELECT child.id, 0, 'parent', parent.digest, 0.5 FROM versions child, versions parent
   WHERE child.id BETWEEN 2 AND {nodes} AND parent.id = 1 ON CONFLICT DO NOTHING;
 """

@@ -39,7 +39,7 @@ def compare(
     \b
     loreg compare team/news:v1 team/news:v2 ./runs/42
     """
-    from loreg.verbs.compare import FEW, group_near_duplicates
+    from loreg.identity.likeness import FEW, group_near_duplicates
 
     with progress_bar() as progress:
         pairs = open_registry().compare(

@@ -26,7 +26,7 @@ GROUPS = {
     ),
     "Combine": ("merge", "k-merge", "sweep", "methods", "rerank", "reproduce", "extract", "bake"),
     "Serve": ("ui", "serve", "worker", "job", "sync", "deployments", "export"),
-    "Keep": ("verify", "repair", "gc", "prune", "delete", "du", "backup", "restore", "mirror", "move"),
+    "Keep": ("map", "verify", "repair", "gc", "prune", "delete", "du", "backup", "restore", "mirror", "move"),
     "Administer": (
         "login", "logout", "whoami", "base", "token", "namespace", "events", "webhook", "doctor", "db", "completion",
     ),

@@ -40,6 +40,7 @@ _SUMMARIES = {
     "login": "Use the server at URL from now on, with a token.",
     "logout": "Forget server and token.",
     "ls": "List adapters, or the versions of one.",
+    "map": "Run one function over the versions of many adapters.",
     "merge": "Merge adapters, exactly or at a rank, with a certificate.",
     "methods": "List the merge methods, or describe one.",
     "metric": "Record measured numbers; list and declare what is measured.",

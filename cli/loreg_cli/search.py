@@ -54,6 +54,9 @@ _MAX_NAMES = 5  # in one line
 @click.option("--author", default="", metavar="NAME", help="Pushed by NAME.", callback=refuse_empty)
 @click.option("--variant", default="", metavar="KIND", help="lora, rslora, dora, …", callback=refuse_empty)
 @click.option(
+    "--loads-in", default="", metavar="SERVER", help="Which vllm, sglang, … takes, as checked.", callback=refuse_empty
+)
+@click.option(
     "--best",
     default="",
     callback=refuse_empty,
@@ -110,7 +113,7 @@ def _print_facets(facets: Facets, format_: str) -> None:
     ranges = {metric.name: f"{metric.low:.6g} to {metric.high:.6g}" for metric in facets.ranges}
     rows = [
         (
-            count.kind.value,
+            count.kind.value.replace("_", "-"),
             count.value or "(by a path)",
             f"{count.versions:,}",
             ranges.get(count.value, "") if count.kind.value == "metric" else "",
@@ -124,6 +127,8 @@ def _print_facets(facets: Facets, format_: str) -> None:
         print_table(["FACET", "VALUE", "VERSIONS", "RANGE"], rows, right=["VERSIONS"])
     of = f"of the newest {facets.versions:,} versions" if facets.is_capped else f"of {facets.versions:,} versions"
     click.echo(of if rows else "nothing found", err=True)
+    if facets.unchecked:
+        warn(f"{facets.unchecked:,} were never checked: which servers take them, nobody knows")
 
 
 def _describe(match: TermMatch) -> str:

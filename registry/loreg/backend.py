@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Protocol
 
 from loreg.entities import (
+    ALL_EVENTS,
+    AdapterComparison,
     AdapterEntry,
     AdapterSpectra,
     AliasShares,
@@ -29,6 +31,7 @@ from loreg.entities import (
     DeploymentReport,
     Details,
     Event,
+    EventFilter,
     Facets,
     FindingCounts,
     Job,
@@ -156,11 +159,14 @@ class Backend(Protocol):
         """
         ...
 
-    def preview_merge(self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None) -> MergePreview:
-        """Return what the weighted sum of versions, truncated at ``rank``, keeps and loses; None loses nothing.
+    def preview_merge(
+        self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None, method: str = "linear"
+    ) -> MergePreview:
+        """Return what a merge of versions by ``method``, truncated at ``rank``, keeps and loses; None loses nothing.
 
-        Raises UsageError, MergeError for what cannot be merged or needs more than the adapters, NotAllowedError for
-        what is too much for a registry, and ConflictError while it computes the first preview of other versions.
+        Raises UsageError, CheckFailedError for bases that do not fit, MergeError for what cannot be merged or needs
+        more than the adapters, NotAllowedError for what is too much for a registry, and ConflictError while it reads
+        others.
         """
         ...
 
@@ -169,6 +175,15 @@ class Backend(Protocol):
 
         Raises MergeError for one whose deltas are not its factors alone, NotAllowedError for what is too much for a
         registry, and ConflictError while it reads other versions.
+        """
+        ...
+
+    def compare_versions(self, refs: Sequence[Ref]) -> AdapterComparison:
+        """Return how alike every two of the versions are; of many, alike ones are neighbours.
+
+        Raises UsageError for fewer than 2 or more than 16, CheckFailedError for bases that do not fit, MergeError for
+        what cannot be compared, NotAllowedError for what is too much for a registry, and ConflictError while it reads
+        others.
         """
         ...
 
@@ -385,8 +400,11 @@ class Backend(Protocol):
         """Forget the files that the version became for ``request``: for who had them made, and administrators."""
         ...
 
-    def events(self, limit: int, cursor: str | None, adapter: AdapterName | None = None) -> Page[Event]:
-        """Return a page of events, the newest first: who did what, and when; with ``adapter`` to that one alone."""
+    def events(self, limit: int, cursor: str | None, wanted: EventFilter = ALL_EVENTS) -> Page[Event]:
+        """Return a page of the events that are wanted, the newest first: who did what, and when.
+
+        Raises NotFoundError for an adapter that is not there.
+        """
         ...
 
     def select(self, selectors: Sequence[Selector], query: Query | None = None) -> Selection:

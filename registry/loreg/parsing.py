@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
-from loreg.entities import Comparison, Metric, MetricCondition, Operator, Role, Sort, SortKey
+from loreg.entities import Comparison, EventFilter, Metric, MetricCondition, Operator, Role, Sort, SortKey
+from loreg.entities.webhooks import ACTIONS
 from loreg.errors import UsageError
 from loreg.metric_names import usual_metric
-from loreg.refs import NO_NAMESPACE
+from loreg.refs import NO_NAMESPACE, parse_adapter_name
+from loreg.suggestions import suggest
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 _METRIC = re.compile(r"(?P<name>[^=<>@\s]+?)(?P<operator><=|>=|=|<|>)(?P<value>[^@\s]+)(?:@(?P<where>\S+))?")
 _COMPARISON = re.compile(r"(<=|>=|=|<|>)?\s*(\S+)")
 _NAMESPACE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")
+_DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}")
 _SPAN = re.compile(r"([0-9]{1,5})([mhdw])")
 _MAX_SPAN = 99_999  # of a unit
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -47,6 +50,50 @@ def format_span(span: timedelta) -> str:
         if minutes % size == 0 and minutes // size <= _MAX_SPAN:
             return f"{minutes // size}{unit}"
     return f"{math.ceil(minutes / (24 * 60))}d"
+
+
+def parse_time(text: str, *, is_end: bool = False) -> datetime:
+    """Parse a date, a date and a time (in UTC, unless it says its zone), or a span before now. Raises UsageError.
+
+    A date is its beginning or, with ``is_end``, its end.
+
+    >>> str(parse_time("2026-11-25T18:00+01:00")), str(parse_time("2026-11-25", is_end=True))
+    ('2026-11-25 18:00:00+01:00', '2026-11-26 00:00:00+00:00')
+    """
+    if _SPAN.fullmatch(text):
+        return datetime.now(UTC) - parse_span(text)
+    try:
+        time = datetime.fromisoformat(text)
+        time = time + timedelta(days=1) if is_end and _DATE.fullmatch(text) else time
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"{text!r} is no date", hint="2026-11-25, 2026-11-25T18:00+01:00 or 7d, a week ago") from error
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def parse_event_filter(
+    *,
+    adapter: str = "",
+    namespace: str = "",
+    author: str = "",
+    actions: Sequence[str] = (),
+    since: str = "",
+    until: str = "",
+    pulls: bool = True,
+) -> EventFilter:
+    """Parse which events are asked for. Raises UsageError, also for an action that no event has."""
+    for action in actions:
+        if action not in ACTIONS:
+            hint = f"one of {', '.join(ACTIONS)}"
+            raise UsageError(f"no event is called {action!r}", hint=hint, suggestion=suggest(action, ACTIONS))
+    return EventFilter(
+        adapter=parse_adapter_name(adapter) if adapter else None,
+        namespace=namespace,
+        author=author,
+        actions=tuple(actions),
+        since=parse_time(since) if since else None,
+        until=parse_time(until, is_end=True) if until else None,
+        pulls=pulls,
+    )
 
 
 def parse_reason(text: str) -> str:

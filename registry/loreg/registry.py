@@ -51,6 +51,7 @@ from loreg.entities import (
     JobKind,
     KeptAdapter,
     LineageEdge,
+    MapReport,
     MergeOptions,
     MergePreview,
     MergeResult,
@@ -92,6 +93,7 @@ from loreg.errors import LoregError, NotAllowedError, NotFoundError, UsageError
 from loreg.parsing import (
     format_span,
     parse_comparison,
+    parse_event_filter,
     parse_metric_condition,
     parse_order,
     parse_share,
@@ -529,14 +531,19 @@ class Registry:
         )
 
     def preview_merge(
-        self, sources: Sequence[str], weights: Sequence[float] | None = None, *, rank: int | None = None
+        self,
+        sources: Sequence[str],
+        weights: Sequence[float] | None = None,
+        *,
+        rank: int | None = None,
+        method: str = "linear",
     ) -> MergePreview:
         """Say what :meth:`merge` of the refs ``sources`` would keep and lose, without making it: no torch is needed.
 
-        The exact weighted sum (``linear``), truncated at ``rank`` in every module; without one nothing is lost. The
-        files are read by the first preview of these versions alone. Raises UsageError, NotFoundError, MergeError for
-        what cannot be merged, NotAllowedError for what is too much for a registry to compute, and ConflictError while
-        it computes another.
+        By ``linear``, the exact weighted sum, ``slerp``, ``karcher`` or ``model_stock``, truncated at ``rank`` in every
+        module; without one nothing is lost. The files are read by the first preview of these versions alone. Raises
+        UsageError, NotFoundError, CheckFailedError for two bases, MergeError for what cannot be merged, NotAllowedError
+        for what is too much for a registry to compute, and ConflictError while it reads others.
 
         >>> pushed = [registry.push(f"./{name}", f"team/{name}") for name in ("science", "history")]
         >>> preview = registry.preview_merge(["team/science", "team/history"], [0.7, 0.3], rank=2)
@@ -544,7 +551,7 @@ class Registry:
         (2, 0.394, True)
         """
         weights = [1.0] * len(sources) if weights is None else weights
-        return self._backend.preview_merge(tuple(map(parse_ref, sources)), tuple(map(float, weights)), rank)
+        return self._backend.preview_merge(tuple(map(parse_ref, sources)), tuple(map(float, weights)), rank, method)
 
     def spectra(self, ref: str) -> AdapterSpectra:
         """Return the singular values of the deltas of the version that ``ref`` means; no torch is needed.
@@ -561,6 +568,17 @@ class Registry:
         (0.0, 0.5, 1.0)
         """
         return self._backend.spectra(parse_ref(ref))
+
+    def compare_versions(self, refs: Sequence[str]) -> AdapterComparison:
+        """Measure how alike stored versions are, every two of 2 to 16, as :meth:`compare` does: no torch is needed.
+
+        The files are read the first time. Raises what :meth:`preview_merge` raises.
+
+        >>> pushed = [registry.push(f"./{name}", f"team/{name}") for name in ("science", "history")]
+        >>> [(pair.b, pair.cosine) for pair in registry.compare_versions(["team/science", "team/history"])]
+        [('team/history:v1', 0.0)]
+        """
+        return self._backend.compare_versions(tuple(map(parse_ref, refs)))
 
     def rerank(
         self,
@@ -694,6 +712,36 @@ class Registry:
         ()
         """
         return self._backend.count_findings(parse_adapter_pattern(pattern))
+
+    def map(
+        self,
+        probe: str,
+        pattern: str = "*",
+        *,
+        again: bool = False,
+        processes: int | None = None,
+        progress: Progress = no_progress,
+    ) -> MapReport:
+        """Run a probe over all versions of the adapters that match, in as many ``processes`` as there are processors.
+
+        A probe is ``check``, ``sketch``, ``spectra``, or one that another package brings (:mod:`loreg.probes.probe`).
+        What it says is recorded for :meth:`facts`. Those of which it said something are left out, unless ``again``.
+        Whatever is killed meanwhile, the next call of the same goes on; one runs at a time, else ConflictError. For
+        administrators, where catalog and store are reached. A program that calls it must do so below
+        ``if __name__ == "__main__":``.
+
+        >>> pushed = registry.push("./science", "team/science")
+        >>> registry.map("check").run.versions  # the push checked it
+        0
+        >>> report = registry.map("spectra", "team/*", processes=1)
+        >>> report.recorded, report.failed_count, registry.facts("team/science")[1].probe
+        (1, 0, 'spectra')
+        """
+        from loreg.verbs.map import map_probe
+
+        return map_probe(
+            self.context, self.settings, probe, pattern, again=again, processes=processes, progress=progress
+        )
 
     def near_duplicates(self, pattern: str = "*") -> tuple[NearDuplicates, ...]:
         """Return groups of versions whose deltas are nearly the same, of the adapters that match ``pattern``.
@@ -971,6 +1019,7 @@ class Registry:
         namespace: str = "",
         author: str = "",
         variant: str = "",
+        loads_in: str = "",
         sort: str = "",
         best: str = "",
         all_versions: bool = False,
@@ -982,8 +1031,9 @@ class Registry:
         ``best`` names a metric, ``accuracy@imdb:test``: the page then holds of each adapter the version that is best by
         it, whatever its age, the best first. ``all_versions`` looks at older ones too, and so do ``metrics`` and a
         ``sort`` by a metric. ``ranks`` are comparisons such as ``<=16`` with the largest rank, ``metrics`` such as
-        ``accuracy>=0.9@imdb``. ``namespace`` is ``-`` for adapters that have none. Raises UsageError for a condition
-        that does not parse.
+        ``accuracy>=0.9@imdb``. ``namespace`` is ``-`` for adapters that have none. ``loads_in`` names a server that
+        takes them, as its rules say of what was pushed: ``vllm``. Raises UsageError for a condition that does not
+        parse.
 
         >>> pushed = registry.push("./science", "team/science", metrics=["accuracy=0.93@imdb"])
         >>> page = registry.search(ranks=["<=16"], metrics=["accuracy>=0.9@imdb"], sort="metric:accuracy")
@@ -993,7 +1043,7 @@ class Registry:
         ['team/science:v1']
         """
         query = _parse_conditions(
-            text, tasks, base, modules, ranks, metrics, labels, namespace, author, variant, all_versions
+            text, tasks, base, modules, ranks, metrics, labels, namespace, author, variant, loads_in, all_versions
         )
         order = parse_order(sort, best, text)
         query = msgspec.structs.replace(query, sort=order, best=bool(best), limit=limit, cursor=cursor)
@@ -1015,9 +1065,10 @@ class Registry:
         namespace: str = "",
         author: str = "",
         variant: str = "",
+        loads_in: str = "",
         all_versions: bool = False,
     ) -> Facets:
-        """Count the versions that :meth:`search` finds by task, base, rank, module, variant, namespace and metric.
+        """Count the versions that :meth:`search` finds by what they have: tasks, base, rank, servers, metrics, ….
 
         Of more than 5,000 the newest are counted. ``ranges`` says between which numbers each metric lies.
 
@@ -1030,7 +1081,7 @@ class Registry:
         """
         return self._backend.facets(
             _parse_conditions(
-                text, tasks, base, modules, ranks, metrics, labels, namespace, author, variant, all_versions
+                text, tasks, base, modules, ranks, metrics, labels, namespace, author, variant, loads_in, all_versions
             )
         )
 
@@ -1291,16 +1342,36 @@ class Registry:
 
     # The registry itself
 
-    def events(self, *, name: str = "", limit: int = 50, cursor: str | None = None) -> Page[Event]:
+    def events(
+        self,
+        *,
+        name: str = "",
+        namespace: str = "",
+        author: str = "",
+        actions: Sequence[str] = (),
+        since: str = "",
+        until: str = "",
+        pulls: bool = True,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Event]:
         """Return a page of events, the newest first: who did what, and when; with ``name`` to that adapter alone.
+
+        ``namespace`` is ``-`` for adapters that have none. ``since`` and ``until`` are dates, ``2026-11-25``, of which
+        the latter is within, times, ``2026-11-25T18:00+01:00``, or spans before now, ``7d``. Without ``pulls`` they are
+        those that change something. Raises UsageError for an action or a time that is none.
 
         >>> pushed = registry.push("./science", "team/science", aliases=["prod"])
         >>> [(event.action, event.ref) for event in registry.events(name="team/science")]
         [('tag', 'team/science:v1'), ('push', 'team/science:v1')]
+        >>> [event.action for event in registry.events(actions=["push", "yank"], since="1h")]
+        ['push']
         """
-        adapter = parse_adapter_name(name) if name else None
-        page = self._backend.events(limit, cursor, adapter)
-        return page.followed_by(Event, lambda cursor: self._backend.events(limit, cursor, adapter))
+        wanted = parse_event_filter(
+            adapter=name, namespace=namespace, author=author, actions=actions, since=since, until=until, pulls=pulls
+        )
+        page = self._backend.events(limit, cursor, wanted)
+        return page.followed_by(Event, lambda cursor: self._backend.events(limit, cursor, wanted))
 
     def deployments(self, pattern: str = "*", *, limit: int = 50, cursor: str | None = None) -> Page[Deployment]:
         """Return a page of which folders and servers have which versions of the adapters that match, as they tell.
@@ -1843,6 +1914,7 @@ def _parse_conditions(
     namespace: str,
     author: str,
     variant: str,
+    loads_in: str,
     all_versions: bool,
 ) -> Query:
     """Return the conditions of a search. Raises UsageError for one that does not parse."""
@@ -1857,6 +1929,7 @@ def _parse_conditions(
         namespace=namespace,
         author=author,
         variant=variant,
+        loads_in=loads_in,
         all_versions=all_versions,
     )
 

@@ -16,7 +16,10 @@ from loreg.entities import (
     Garbage,
     GarbageClaim,
     GarbageCount,
+    MapChunk,
+    MapRun,
     MarkedGarbage,
+    NewFacts,
     Owners,
     PruneDecision,
     Reference,
@@ -27,6 +30,48 @@ from loreg.entities import (
     VersionContent,
 )
 from loreg.refs import AdapterName, AdapterPattern, Ref
+
+
+class Maps(Protocol):
+    """Runs of one probe over many versions, in chunks that are each recorded once. Each call is one transaction."""
+
+    def exclusive(self) -> AbstractContextManager[object]:
+        """Let nobody else drive a run while the context is open; it ends with this process at the latest.
+
+        Raises ConflictError if somebody does.
+        """
+        ...
+
+    def begin(self, wanted: MapRun, *, reads_weights: bool) -> MapRun:
+        """Return the unfinished run of the same probe, release and selection, or begin it, inside :meth:`exclusive`.
+
+        A new one is over the versions that there are now of which this release of the probe said nothing, or failed to,
+        ``again`` over all of them; no later one is ever of it. Chunks are smaller for a probe that ``reads_weights``.
+        """
+        ...
+
+    def claim(self, run: MapRun, limit: int) -> list[MapChunk]:
+        """Claim up to ``limit`` chunks that nobody is at; none if all are done or claimed."""
+        ...
+
+    def finish(self, chunk: MapChunk, facts: Mapping[int, NewFacts]) -> int | None:
+        """Record what the probe says of the versions of a chunk, by id, and the chunk as done, at once.
+
+        Return for how many, which may be deleted by now; None, with nothing recorded, if another claimed it since.
+        """
+        ...
+
+    def give_back(self, chunk: MapChunk) -> None:
+        """Let a chunk be claimed again."""
+        ...
+
+    def split(self, chunk: MapChunk) -> None:
+        """Put two chunks of half as many versions in the place of one."""
+        ...
+
+    def close(self, run: MapRun) -> None:
+        """Record that nothing is left to do of a run."""
+        ...
 
 
 class Upkeep(Protocol):
@@ -120,6 +165,10 @@ class Upkeep(Protocol):
 
     def record_sketch(self, ref: Ref, sketch: Sketch) -> bool:
         """Record the sketch of a version unless it has one; return whether it had none."""
+        ...
+
+    def maps(self) -> Maps:
+        """Return what runs a probe over many versions."""
         ...
 
     def adapters(self, pattern: AdapterPattern) -> Iterator[AdapterName]:

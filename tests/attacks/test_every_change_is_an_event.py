@@ -198,6 +198,7 @@ NO_CHANGE = {
     ("POST", "/_/token-create"): "a page's form for POST /api/v1/tokens, whose event it has",
     ("POST", "/_/token-revoke"): "a page's form for DELETE /api/v1/tokens/{token_id}, whose event it has",
     ("POST", "/_/namespace-set"): "a page's form for PUT /api/v1/namespaces/{namespace}, whose event it has",
+    ("POST", "/_/alias-move"): "a page's form for PUT of an alias, whose event it has (tests/pages/test_aliases.py)",
     ("POST", "/_/base-attach"): "a page's form for POST /api/v1/base-attachments, whose event it has",
     ("POST", "/_/job-cancel"): "a page's form for DELETE /api/v1/jobs/{job_id}, whose event it has",
     ("POST", "/_/job-again"): "a page's form for POST /api/v1/jobs, whose event it has",
@@ -411,10 +412,11 @@ READING = {
     "jobs.list", "jobs.wait", "facets", "tasks", "metrics", "find_metric_slips", "bases.summaries", "plan_import",
     "identify", "near_duplicates", "diff", "descendants", "whoami", "doctor", "usage", "list_backup", "close",
     "deployments", "webhooks.list", "webhooks.deliveries", "canaries", "promotions", "shares", "route",
-    "preview_merge", "spectra", "facts", "count_findings",
+    "preview_merge", "spectra", "compare_versions", "facts", "count_findings",
 }  # fmt: skip
 #: Changes that no event can tell of.
 NOT_LOGGED = {
+    "map": "records what the stored files say, which changes nothing of them; the run has its author",
     "upgrade": "changes the schema and no content, before there may be a table of events",
     "report_deployment": "tells what a server has now: state that it alone knows, many times an hour",
     "sync": "changes a folder, and tells what it has",

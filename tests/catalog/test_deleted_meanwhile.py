@@ -16,7 +16,7 @@ from sqlalchemy import Engine, event
 from deployments import SCIENCE, Deployment
 from identity.variants import scaled
 from loreg.backend import Backend
-from loreg.entities import Query
+from loreg.entities import EventFilter, Query
 from loreg.errors import NotFoundError
 from loreg.refs import parse_adapter_name, parse_adapter_pattern, parse_ref
 from loreg.registry import connect
@@ -36,7 +36,7 @@ READS: dict[str, Callable[[Backend], object]] = {
     "lineage": lambda backend: backend.lineage(REF),
     "descendants": lambda backend: backend.descendants(REF),
     "versions": lambda backend: backend.versions(NAME, 10, None),
-    "events": lambda backend: backend.events(10, None, NAME),
+    "events": lambda backend: backend.events(10, None, EventFilter(NAME)),
     "adapters": lambda backend: backend.adapters(10, None),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from loreg.checking.policy import read_policy
 from loreg.checking.profile import read_profile
 from loreg.entities import Retention, RetentionRules
 from loreg.local.audit import read_audited_pulls
+from loreg.probes.probe import GROUP
 from loreg.workspace.recipe_file import read_recipe_file
 from loreg.workspace.retention import read_retention
 
@@ -55,6 +57,13 @@ def _is_audit(document: dict[str, Any], text: str, folder: Path) -> None:
 def _is_recipe(document: dict[str, Any], text: str, folder: Path) -> None:
     (folder / "recipe.toml").write_text(text)
     assert read_recipe_file(folder / "recipe.toml")["sources"] == document["sources"]
+
+
+def _names_a_probe(document: dict[str, Any], text: str, folder: Path) -> None:
+    """Read as the metadata of an installed package is."""
+    ((group, probes),) = document["project"]["entry-points"].items()
+    ((name, value),) = probes.items()
+    assert (group, EntryPoint(name, value, group).attr) == (GROUP, "longest_name")
 
 
 def _is_configuration(document: dict[str, Any], text: str, folder: Path) -> None:
@@ -140,6 +149,7 @@ TOML: tuple[Kind, ...] = (
     (lambda document: "audit" in document, _is_audit),
     (lambda document: "sources" in document, _is_recipe),
     (lambda document: "rules" in document, _is_profile),
+    (lambda document: "project" in document, _names_a_probe),
     (lambda document: bool(document) and set(document) <= set(settings.KEYS), _is_configuration),
 )
 YAML: tuple[Kind, ...] = (

@@ -207,15 +207,16 @@ class TestTimeouts:
                 assert shown == ["30s", "1min"]
         catalog.close()
 
-    def test_no_statement_has_parallel_workers_or_is_compiled(self, postgres_url: str):
+    def test_statements_are_planned_once_for_pages_and_as_the_administrator_says(self, postgres_url: str):
         name = postgres_url.rpartition("/")[2]
-        for own, expected in (("", ["0", "off"]), ("4", ["4", "off"])):
+        for own, workers in (("", "0"), ("4", "4")):
             if own:
                 change(postgres_url, f"ALTER DATABASE {name} SET max_parallel_workers_per_gather = {own}")
             catalog = Catalog(postgres_url)
             with catalog.read() as tx:
-                settings = ("max_parallel_workers_per_gather", "jit")
-                assert [tx.connection.execute(text(f"SHOW {setting}")).scalar() for setting in settings] == expected
+                settings = ("max_parallel_workers_per_gather", "jit", "random_page_cost", "plan_cache_mode")
+                shown = [tx.connection.execute(text(f"SHOW {setting}")).scalar() for setting in settings]
+                assert shown == [workers, "off", "1.1", "force_generic_plan"]
             catalog.close()
 
     def test_those_that_a_server_awaits_have_them_too(self, postgres_url: str):

@@ -76,6 +76,7 @@ PAGES = (
     "/team/merged/v1",
     "/deployments", "/audit", "/team/evil/diff/v1..v2", "/team/evil/diff/v2..v1",
     "/team/merged/v1/lineage", "/bases", "/jobs", "/jobs/1",
+    "/compare?source=team/evil:v1&source=team/merged:v1&source=team/evil:v2&compute=1",
     "/admin?storage=1", "/checks", "/checks?more=1", "/checks?missing=base", "/checks?code=LR009", "/checks?code=LR006",
     "/merge?source=team/evil:v1&source=team/merged:v1&rank=2&compute=1", "/merge?source=team/evil:v2&compute=1",
 )  # fmt: skip

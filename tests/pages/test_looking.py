@@ -114,6 +114,41 @@ def test_the_adapters_of_one_namespace_are_a_facet(site: Site, someone: Someone)
     assert page.get_by_role("complementary").get_by_role("link", name="team").count() == 0
 
 
+def test_what_loads_in_a_server_is_a_facet(site: Site, someone: Someone):
+    person = someone(site.endpoint)
+    person.sign_in(site.tokens["root"])
+    page = person.go("/")
+    page.get_by_role("complementary").get_by_role("link", name="vllm").click()
+    page.wait_for_url("**/?loads_in=vllm*")
+    page.get_by_text("loreg search --loads-in vllm").wait_for()
+    page.get_by_role("link", name="loads in vllm").wait_for()
+
+
+def test_the_audit_is_filtered_by_a_form_and_the_url_the_command_and_the_csv_follow(site: Site, someone: Someone):
+    person = someone(site.endpoint)
+    person.sign_in(site.tokens["root"])
+    page = person.go("/audit")
+    page.get_by_label("What").select_option("tag")
+    page.get_by_label("Namespace").fill("team")
+    page.get_by_label("From").fill("2020-01-31")
+    page.get_by_label("Without pulls").check()
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url(lambda url: "namespace=team" in url)
+    page.get_by_text("loreg events --namespace team --action tag --since 2020-01-31 --no-pulls").wait_for()
+    rows = [row.inner_text().split("\t")[2:4] for row in page.locator("tbody tr").all()]
+    assert rows == [["tag", "team/news:v2"], ["tag", "team/news:v1"]]
+    with site.visit("root") as client:
+        link = page.get_by_role("link", name="CSV").get_attribute("href")
+        table = client.get(link).text.splitlines()
+    assert [line.split(",")[3:5] for line in table[1:]] == rows
+    page.get_by_role("link", name="Show all").click()
+    page.wait_for_url("**/audit")
+    author = page.locator("tbody tr").first.get_by_role("cell").nth(1)
+    name = author.inner_text()
+    author.get_by_role("link").click()
+    page.get_by_text(f"loreg events --author {name}").wait_for()
+
+
 def test_a_copy_button_copies_the_command(site: Site, someone: Someone):
     person = someone(site.endpoint, permissions=["clipboard-read", "clipboard-write"])
     page = person.go("/lab/history")

@@ -13,6 +13,7 @@ PAGES = (
     "/audit", "/team/news", "/team/news/v1", "/team/news/v1/inside", "/team/news/v1/spectra", "/team/both/v1",
     "/lab/history",
     "/team/news/diff/v1..v2", "/team/both/v1/lineage", "/lab/history/v1/lineage", "/bases",
+    "/compare", "/compare?source=team/science:v1&source=lab/history:v1&source=team/both:v1&compute=1", "/merge?find=qa",
     "/jobs", "/jobs/1", "/admin", "/admin?storage=1", "/checks", "/checks?more=1",
     "/checks?missing=base", "/checks?code=LR017",
     "/merge", "/merge?source=team/science:v1&source=lab/history:v1&weight=0.7&weight=0.3&rank=8&compute=1",

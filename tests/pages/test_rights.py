@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from loreg.server.pages import adapter, diff, invitation, lineage, merge, paths, static_files, version
+from loreg.server.pages import adapter, compare, diff, invitation, lineage, merge, paths, static_files, version
 from loreg.server.pages.router import MODULES
 from pages.conftest import SCOPES, Site
 
@@ -25,6 +25,11 @@ PAGES = {
     "/sign-in": ("/sign-in", EVERYBODY, ""),
     "/deployments": ("/deployments", EVERYBODY, "/api/v1/deployments"),
     merge.PATH: ("/merge?source=team/science:v1&weight=1", PRIVATE, "/api/v1/merge-preview?source=team/science:v1"),
+    compare.PATH: (
+        "/compare?source=team/science:v1&source=team/both:v1",
+        PRIVATE,
+        "/api/v1/comparison?source=team/science:v1&source=team/both:v1",
+    ),
     merge.RECIPE: ("", {}, ""),  # of what the URL says: test_merge.py
     "/jobs": ("/jobs", EVERYBODY, "/api/v1/jobs"),
     paths.JOB: ("/jobs/1", PRIVATE, "/api/v1/jobs/1"),

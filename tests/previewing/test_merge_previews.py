@@ -44,10 +44,12 @@ def assert_certified(figures: PreviewFigures, certified: Mapping[str, Any]) -> N
         assert kept == (None if certified_kept is None else pytest.approx(certified_kept, rel=1e-6, abs=1e-12))
 
 
-def assert_agrees(registry: Registry, refs: Sequence[str], weights: Sequence[float], rank: int | None) -> MergePreview:
+def assert_agrees(
+    registry: Registry, refs: Sequence[str], weights: Sequence[float], rank: int | None, method: str = "linear"
+) -> MergePreview:
     """Compare with the certificate of the merge, which is made from the files by torch."""
-    preview = registry.preview_merge(refs, weights, rank=rank)
-    merged = registry.merge(refs, MergeOptions(weights=weights, rank=rank), device="cpu")
+    preview = registry.preview_merge(refs, weights, rank=rank, method=method)
+    merged = registry.merge(refs, MergeOptions(method=method, weights=weights, rank=rank), device="cpu")
     certificate = merged.provenance.certificate
     assert preview.exact
     assert_certified(preview.total, certificate["total"])
@@ -64,6 +66,32 @@ def test_real_adapters_at_any_weights_and_rank(registry: Registry):
     refs = push(registry, [SCIENCE, HISTORY])
     for weights, rank in [((0.7, 0.3), 8), ((1, 1), None), ((1, -1), 3), ((1, 0), None), ((0, 1), 2), ((2, 0.01), 16)]:
         assert_agrees(registry, refs, weights, rank)
+
+
+@pytest.mark.parametrize("method", ["slerp", "karcher", "model_stock"])
+class TestOtherMethods:
+    """Those that sum the deltas with coefficients which follow from their inner products."""
+
+    def test_real_adapters(self, registry: Registry, method: str):
+        refs = push(registry, [SCIENCE, HISTORY])
+        for weights, rank in [((0.7, 0.3), 8), ((1, 1), None), ((1, 3), 2)]:
+            assert assert_agrees(registry, refs, weights, rank, method).method == method
+
+    def test_sources_of_different_ranks_modules_and_scales(self, home: Registry, tmp_path: Path, method: str):
+        folders = [train(tmp_path / "a", 1, r=5), train(tmp_path / "b", 2, r=2, target_modules=["q_proj"])]
+        if method != "slerp":
+            folders.append(train(tmp_path / "c", 3, r=3, lora_alpha=1))
+        refs = push(home, folders)
+        for rank in (None, 4):
+            assert_agrees(home, refs, (0.8, 0.3, 1.5)[: len(refs)], rank, method)
+
+    def test_experts(self, home: Registry, tmp_path: Path, method: str):
+        targets, options = module_kinds.FORMS["experts"]
+        folders = [module_kinds.train(tmp_path / name, i, targets, **options) for i, name in enumerate("ab")]
+        assert_agrees(home, push(home, folders), (0.6, 0.4), 2, method)
+
+    def test_the_same_adapter_twice(self, home: Registry, method: str):
+        assert_agrees(home, push(home, [NEWS, NEWS]), (0.5, 0.5), 4, method)
 
 
 def test_one_adapter_is_a_rerank(home: Registry):
@@ -180,16 +208,31 @@ class TestRefusals:
         with pytest.raises(UsageError, match="weights"):
             home.preview_merge(push(home, [SCIENCE, HISTORY]), weights)
 
+    def test_of_biases_by_other_methods_than_linear(self, home: Registry, tmp_path: Path):
+        targets, options = module_kinds.FORMS["with biases"]
+        refs = push(home, [module_kinds.train(tmp_path / name, i, targets, **options) for i, name in enumerate("ab")])
+        assert_refused_as_by_merge(home, refs, "slerp")
+
+    def test_of_three_by_slerp(self, registry: Registry):
+        (ref,) = push(registry, [SCIENCE])
+        assert_refused_as_by_merge(registry, [ref] * 3, "slerp")
+
+    def test_of_methods_that_need_more_than_inner_products(self, registry: Registry):
+        refs = push(registry, [SCIENCE, HISTORY])
+        with pytest.raises(UsageError, match="'ties' is not previewed") as refusal:
+            registry.preview_merge(refs, method="ties")
+        assert "linear, slerp, karcher, model_stock" in refusal.value.message
+
     def test_of_what_is_not_there(self, registry: Registry):
         with pytest.raises(NotFoundError):
             registry.preview_merge([*push(registry, [SCIENCE]), "team/nothing"])
 
 
-def assert_refused_as_by_merge(registry: Registry, refs: Sequence[str]) -> None:
+def assert_refused_as_by_merge(registry: Registry, refs: Sequence[str], method: str = "linear") -> None:
     with pytest.raises(LoregError) as by_merge:
-        registry.merge(refs, device="cpu")
+        registry.merge(refs, MergeOptions(method=method), device="cpu")
     with pytest.raises(type(by_merge.value)) as refusal:
-        registry.preview_merge(refs)
+        registry.preview_merge(refs, method=method)
     assert (refusal.value.message, refusal.value.hint) == (by_merge.value.message, by_merge.value.hint)
 
 

@@ -124,3 +124,11 @@ def test_nobody_is_told_facts_of_what_he_may_not_read(guarded: Guarded, dora: Pa
 def test_the_command_line_pushes_facts_too(loreg: Loreg, registry: Registry, dora: Path):
     loreg("push", str(dora), "team/dora")
     assert "VL002" in codes_of(registry, "team/dora")
+
+
+def test_what_a_finding_quotes_is_no_harm(registry: Registry, tmp_path: Path):
+    odd = train(tmp_path / "odd", 1)
+    config = odd / "adapter_config.json"
+    config.write_text(config.read_text().replace('"init_lora_weights": true', '"init_lora_weights": "\\u2028é"'))
+    ref = str(registry.push(odd, "team/odd").version.ref)
+    assert any("é" in finding["message"] for finding in registry.facts(ref)[0].value["findings"].values())

@@ -107,11 +107,11 @@ def test_who_may_read_other_namespaces_gets_another_answer(catalog: Catalog):
     clock = Clock()
     answers, count = RecentAnswers(clock), Counting(clock, 4.0)
     asked = [ROOT, Access("a", {"team": Role.READ}), Access("b", {"lab": Role.READ}), Access("c", {"team": Role.WRITE})]
-    told = []
+    answered = []
     for access in asked:
         with catalog.read(access) as tx:
-            told.append(answers.get(tx, "tasks", count))
-    assert told == [1, 2, 3, 2]
+            answered.append(answers.get(tx, "tasks", count))
+    assert answered == [1, 2, 3, 2]
 
 
 def test_what_was_made_private_is_told_no_more(catalog: Catalog):

@@ -94,6 +94,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("GET", "/api/v1/search-words"): Row(EVERYONE),
     ("PUT", "/api/v1/metrics/{name}"): Row(ADMIN, request=lambda _: {"json": {"higher_is_better": True}}),
     ("GET", "/api/v1/merge-preview"): Row(READ, request=lambda _: {"params": {"source": ["team/science"]}}),
+    ("GET", "/api/v1/comparison"): Row(READ, request=lambda _: {"params": {"source": ["team/science"] * 2}}),
     ("GET", SCIENCE_PATH + "/versions"): Row(READ),
     ("POST", SCIENCE_PATH + "/versions"): Row({**SOMEWHERE, "stranger": 403}, request=commit),
     ("GET", VERSION): Row(READ),

@@ -74,6 +74,7 @@ ROLES = {
     ("GET", "/api/v1/search-words"): NONE,
     ("PUT", "/api/v1/metrics/{name}"): ROOT,
     ("GET", "/api/v1/merge-preview"): READ,
+    ("GET", "/api/v1/comparison"): READ,
     ("GET", "/api/v1/adapters"): NONE,
     ("GET", _ADAPTER + "/versions"): READ,
     ("POST", _ADAPTER + "/versions"): WRITE,

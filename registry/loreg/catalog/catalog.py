@@ -84,6 +84,10 @@ class Catalog:
         """Let no collector remove blobs while the context is open; see :mod:`loreg.catalog.removal_lock`."""
         return removal_lock.hold_off(self._engine, self._url, alone=alone, on_wait=on_wait)
 
+    def hold_maps(self, on_wait: Callable[[], None]) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        """Let nobody else run a probe over many versions while the context is open; ``on_wait`` as for removals."""
+        return removal_lock.hold_off(self._engine, self._url, removal_lock.MAPS, alone=True, on_wait=on_wait)
+
     def refuse_content(self) -> None:
         """Raise ConflictError unless the registry is empty; a database without a schema gets it."""
         with translate_errors(self._url):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import ARRAY, JSON, BindParameter, Boolean, Connection, Dialect, Text, bindparam
+from sqlalchemy import ARRAY, JSON, BigInteger, BindParameter, Boolean, Connection, Dialect, Text, bindparam
 from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -37,6 +37,17 @@ class TextArray(TypeDecorator[Sequence[str]]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Return the type that the database has for it."""
         return dialect.type_descriptor(ARRAY(Text()) if dialect.name == "postgresql" else JSON())
+
+
+class IdArray(TypeDecorator[Sequence[int]]):
+    """A list of ids as one parameter, as :class:`TextArray`."""
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the type that the database has for it."""
+        return dialect.type_descriptor(ARRAY(BigInteger()) if dialect.name == "postgresql" else JSON())
 
 
 class AnyOf(FunctionElement[bool]):
@@ -62,6 +73,11 @@ def _compile_any_of_json(element: AnyOf, compiler: SQLCompiler, **options: objec
 def text_array(name: str) -> BindParameter[Sequence[str]]:
     """Return the parameter ``name``, whose value is a list of strings."""
     return bindparam(name, type_=TextArray())
+
+
+def id_array(name: str) -> BindParameter[Sequence[int]]:
+    """Return the parameter ``name``, whose value is a list of ids."""
+    return bindparam(name, type_=IdArray())
 
 
 class CompiledStatement(msgspec.Struct, frozen=True):

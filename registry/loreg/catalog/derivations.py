@@ -9,7 +9,7 @@ from sqlalchemy import or_, select
 from loreg.catalog.bases import find_base_id, is_visible
 from loreg.catalog.schema import base_edge_table, base_table
 from loreg.catalog.transaction import Transaction
-from loreg.entities import BaseEdge, BaseModel, BaseRelation
+from loreg.entities import BaseEdge, BaseRelation
 
 
 def record(tx: Transaction, edge: BaseEdge) -> BaseEdge:
@@ -21,11 +21,6 @@ def record(tx: Transaction, edge: BaseEdge) -> BaseEdge:
     return BaseEdge(edge.child, edge.parent, edge.kind, edge.detail, edge.verified, tx.author)
 
 
-def list_edges(tx: Transaction, base: BaseModel) -> tuple[BaseEdge, ...]:
-    """Return the edges that begin or end at the base."""
-    return _list_edges(tx, base.digest)
-
-
 def shortest_path(tx: Transaction, start: str, end: str) -> tuple[BaseEdge, ...]:
     """Return the fewest edges, in either direction, that lead from one base's digest to another's; empty if none do.
 
@@ -35,7 +30,7 @@ def shortest_path(tx: Transaction, start: str, end: str) -> tuple[BaseEdge, ...]
     queue = deque([start])
     while queue and end not in paths:
         digest = queue.popleft()
-        for edge in sorted(_list_edges(tx, digest), key=lambda edge: not edge.verified):
+        for edge in sorted(list_edges(tx, digest), key=lambda edge: not edge.verified):
             neighbor = edge.parent if edge.child == digest else edge.child
             if neighbor not in paths:
                 paths[neighbor] = (*paths[digest], edge)
@@ -43,7 +38,8 @@ def shortest_path(tx: Transaction, start: str, end: str) -> tuple[BaseEdge, ...]
     return paths.get(end, ())
 
 
-def _list_edges(tx: Transaction, digest: str) -> tuple[BaseEdge, ...]:
+def list_edges(tx: Transaction, digest: str) -> tuple[BaseEdge, ...]:
+    """Return the edges that begin or end at the base with this digest."""
     child, parent = base_table.alias("child"), base_table.alias("parent")
     query = (
         select(base_edge_table, child.c.digest.label("child"), parent.c.digest.label("parent"))

@@ -13,18 +13,34 @@ from loreg.entities import CheckedCount, FindingCount, NewFacts, Severity, Versi
 from loreg.refs import AdapterPattern
 
 
-def put(tx: Transaction, version_id: int, new: NewFacts) -> None:
-    """Record what a probe says of a version, in place of what it said before."""
-    row = {"probe": new.probe, "release": new.release, "value": dict(new.value), "error": new.error}
-    tx.upsert(fact_table, {"version_id": version_id, **row, "at": tx.at})
+def put_all(tx: Transaction, by_version: Mapping[int, NewFacts]) -> None:
+    """Record what a probe says of versions, by their ids, in place of what it said before."""
+    tx.upsert_all(
+        fact_table,
+        [
+            {
+                "version_id": version_id,
+                "probe": new.probe,
+                "release": new.release,
+                "value": dict(new.value),
+                "error": new.error,
+                "at": tx.at,
+            }
+            for version_id, new in by_version.items()
+        ],
+    )
 
 
-def put_findings(tx: Transaction, version_id: int, severities: Mapping[str, Severity]) -> None:
-    """Record which findings a version has, by their codes, in place of those it had."""
-    tx.connection.execute(delete(finding_table).where(finding_table.c.version_id == version_id))
+def put_all_findings(tx: Transaction, by_version: Mapping[int, Mapping[str, Severity]]) -> None:
+    """Record which findings versions have, by their codes, in place of those they had."""
+    tx.connection.execute(delete(finding_table).where(finding_table.c.version_id.in_(list(by_version))))
     tx.insert_missing(
         finding_table,
-        [{"version_id": version_id, "code": code, "severity": str(severities[code])} for code in sorted(severities)],
+        [
+            {"version_id": version_id, "code": code, "severity": str(severity)}
+            for version_id, severities in by_version.items()
+            for code, severity in sorted(severities.items())
+        ],
     )
 
 

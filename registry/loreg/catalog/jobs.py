@@ -355,6 +355,13 @@ def list_page(tx: Transaction, limit: int, cursor: str | None) -> Page[Job]:
     )
 
 
+def list_bakes(tx: Transaction, limit: int) -> tuple[Job, ...]:
+    """Return the newest bakes that are done and that the caller may see."""
+    is_done = and_(job_table.c.kind == JobKind.BAKE, job_table.c.state == JobState.DONE)
+    query = select(job_table).where(is_done, _visible(tx)).order_by(job_table.c.id.desc()).limit(limit)
+    return hide_in_jobs(tx, list(map(_to_job, tx.connection.execute(query))))
+
+
 def _visible(tx: Transaction) -> ColumnElement[bool]:
     """Return the condition that the caller may see a job: upkeep is for administrators of everything alone."""
     if tx.access.may(Role.ADMIN, _EVERYTHING):

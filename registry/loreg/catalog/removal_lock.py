@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 from sqlalchemy import BigInteger, Engine, func, literal, select
 
 from loreg.catalog.engine import translate_errors
@@ -21,25 +22,42 @@ from loreg.errors import explain_os_errors
 from loreg.file_locks import lock_file, lock_file_shared, pause
 from loreg.file_modes import make_file
 
-_LOCK = 0x6B656570  # the key of PostgreSQL's advisory lock
+
+class SessionLock(msgspec.Struct, frozen=True):
+    """A lock that ends with whoever holds it: the key of PostgreSQL's advisory lock, and the end of a file's name."""
+
+    key: int
+    suffix: str
+
+
+_REMOVALS = SessionLock(0x6B656570, "-removals")
+#: Who runs a probe over many versions holds this one alone.
+MAPS = SessionLock(0x6D617073, "-maps")
 
 
 @contextlib.contextmanager
 def hold_off(
-    engine: Engine, url: str, *, alone: bool = False, on_wait: Callable[[], None] = lambda: None
+    engine: Engine,
+    url: str,
+    lock: SessionLock = _REMOVALS,
+    *,
+    alone: bool = False,
+    on_wait: Callable[[], None] = lambda: None,
 ) -> Iterator[Callable[[], None]]:
     """Let nothing be claimed while the context is open, and with ``alone`` nobody else be in such a context.
+
+    With another ``lock`` than that of removals nobody else is in a context of that one.
 
     Yields a function to call now and then: it keeps the connection alive, and raises UnavailableError if it was lost,
     and the lock with it. ``on_wait`` is called again and again until the lock is held; what it raises ends the waiting.
     """
     if engine.dialect.name == "sqlite":
-        with _hold_file(engine, on_wait, alone=alone):
+        with _hold_file(engine, lock, on_wait, alone=alone):
             yield lambda: None
         return
     with translate_errors(url), engine.connect() as connection:
         take = func.pg_try_advisory_lock if alone else func.pg_try_advisory_lock_shared
-        while not connection.execute(select(take(literal(_LOCK, BigInteger)))).scalar_one():
+        while not connection.execute(select(take(literal(lock.key, BigInteger)))).scalar_one():
             on_wait()
             pause()
 
@@ -56,11 +74,11 @@ def hold_off(
 def is_held(tx: Transaction) -> bool:
     """Whether anybody holds collectors off; if not, nobody does before this transaction ends."""
     if tx.connection.dialect.name == "postgresql":
-        take = select(func.pg_try_advisory_xact_lock(literal(_LOCK, BigInteger)))
+        take = select(func.pg_try_advisory_xact_lock(literal(_REMOVALS.key, BigInteger)))
         return not tx.connection.execute(take).scalar_one()
     # That the lock is let go at once does no harm: a snapshot that begins before this transaction is committed refers
     # to what was referred to when it began, and of that nothing is claimed.
-    path = _file_of(tx.connection.engine)
+    path = _file_of(tx.connection.engine, _REMOVALS)
     if path is None or not path.exists():
         return False
     with explain_os_errors(path, "loreg doctor"), path.open("rb") as file:
@@ -68,8 +86,8 @@ def is_held(tx: Transaction) -> bool:
 
 
 @contextlib.contextmanager
-def _hold_file(engine: Engine, on_wait: Callable[[], None], *, alone: bool) -> Iterator[None]:
-    path = _file_of(engine)
+def _hold_file(engine: Engine, lock: SessionLock, on_wait: Callable[[], None], *, alone: bool) -> Iterator[None]:
+    path = _file_of(engine, lock)
     if path is None:
         yield
         return
@@ -85,7 +103,7 @@ def _hold_file(engine: Engine, on_wait: Callable[[], None], *, alone: bool) -> I
         os.close(descriptor)
 
 
-def _file_of(engine: Engine) -> Path | None:
+def _file_of(engine: Engine, lock: SessionLock) -> Path | None:
     """Return the file that is locked beside a SQLite database; None for one in memory."""
     database = engine.url.database
-    return Path(f"{os.path.realpath(database)}-removals") if database and database != ":memory:" else None
+    return Path(f"{os.path.realpath(database)}{lock.suffix}") if database and database != ":memory:" else None

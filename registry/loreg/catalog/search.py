@@ -6,14 +6,16 @@ import functools
 from collections.abc import Sequence
 
 from msgspec.structs import replace
+from sqlalchemy import select
 from sqlalchemy.sql.selectable import ReturnsRows
 
 from loreg.catalog import relevance
 from loreg.catalog.near_names import resolve_terms
 from loreg.catalog.paging import decode, encode, order_of
-from loreg.catalog.schema import version_table
+from loreg.catalog.schema import adapter_table, version_table
 from loreg.catalog.search_ids import BY_RELEVANCE, order_of_shape, select_ids, sort_columns
 from loreg.catalog.search_shape import (
+    FEW_ADAPTERS,
     cursor_values,
     has_only_words,
     is_order_of_near_names,
@@ -25,6 +27,8 @@ from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import select_versions, to_version
 from loreg.entities import Query, SearchPage, SortKey, TermMatch
 from loreg.errors import UsageError
+
+_MAX_FEW = 500  # adapters of a namespace
 
 
 def search(tx: Transaction, query: Query) -> SearchPage:
@@ -79,6 +83,12 @@ def split_for(tx: Transaction, query: Query, matches: Sequence[TermMatch] = ()) 
     of_text = text_parameters(tx.connection, words) if words else {}
     share = measure_share(tx.connection, of_text) if words else TextShare.RARE
     shape, values = split_query(query, matches, share)
+    if query.namespace:
+        # In the order of a page a database looks for them among all versions: long, if it is to find but a few.
+        of_namespace = select(adapter_table.c.id).where(adapter_table.c.namespace == values["namespace"])
+        adapter_ids = tx.connection.execute(of_namespace.limit(_MAX_FEW + 1)).scalars().all()
+        if len(adapter_ids) <= _MAX_FEW:
+            shape, values["adapter_ids"] = replace(shape, namespace=FEW_ADAPTERS), adapter_ids
     if query.cursor:
         order = order_of_near_names(query.order, matches)
         values |= cursor_values(decode(query.cursor, order, order_of_shape(shape).types))

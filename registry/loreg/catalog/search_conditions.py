@@ -6,7 +6,16 @@ import operator
 from collections.abc import Callable, Sequence
 
 import msgspec
-from sqlalchemy import BindParameter, ColumnElement, SQLColumnExpression, bindparam, exists, select, true
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    SQLColumnExpression,
+    bindparam,
+    exists,
+    literal_column,
+    select,
+    true,
+)
 
 from loreg.catalog import bases
 from loreg.catalog.compiled import AnyOf, text_array
@@ -15,6 +24,8 @@ from loreg.catalog.schema import (
     VersionColumns,
     base_name_table,
     base_table,
+    fact_table,
+    finding_table,
     label_table,
     metric_table,
     module_type_table,
@@ -25,6 +36,7 @@ from loreg.catalog.search_shape import BY_DIGEST, BY_NEAR_NAMES, is_near, text_s
 from loreg.catalog.text_query import has_text
 from loreg.entities import MetricCondition, Operator, Query, Sort
 
+CHECK: ColumnElement[str] = literal_column("'check'")  # the name of the probe; see loreg.probes.check
 _OPERATORS: dict[Operator, Callable[[SQLColumnExpression[float], BindParameter[float]], ColumnElement[bool]]] = {
     Operator.EQUAL: operator.eq,
     Operator.LESS: operator.lt,
@@ -96,9 +108,23 @@ def conditions_of(shape: Query, version: VersionColumns) -> list[ColumnElement[b
         conditions.append(version.author == bindparam("author"))
     if shape.variant:
         conditions.append(version.variant == bindparam("variant"))
+    if shape.loads_in:
+        conditions += [was_checked(version.id), ~_has_finding(version.id)]
     if shape.text:
         conditions.append(has_text(version.id, text_share(shape)))
     return conditions
+
+
+def was_checked(version_id: ColumnElement[int]) -> ColumnElement[bool]:
+    """Return the condition that the probe ``check`` has said of a version which rules it breaks."""
+    fact = fact_table.alias()
+    return exists().where(fact.c.version_id == version_id, fact.c.probe == CHECK, fact.c.error == literal_column("''"))
+
+
+def _has_finding(version_id: ColumnElement[int]) -> ColumnElement[bool]:
+    """Return the condition that a version has one of the findings of the parameter ``without_findings``."""
+    finding = finding_table.alias()
+    return exists().where(finding.c.version_id == version_id, AnyOf(finding.c.code, text_array("without_findings")))
 
 
 def child_conditions(shape: Query, version: VersionColumns) -> list[ColumnElement[bool]]:

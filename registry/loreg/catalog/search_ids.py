@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.selectable import NamedFromClause
 
+from loreg.catalog.compiled import AnyOf, id_array
 from loreg.catalog.schema import (
     MetricColumns,
     adapter_table,
@@ -41,7 +42,7 @@ from loreg.catalog.search_conditions import (
     is_newest,
     matches_metric,
 )
-from loreg.catalog.search_shape import is_near
+from loreg.catalog.search_shape import FEW_ADAPTERS, is_near
 from loreg.catalog.transaction import visible_to
 from loreg.entities import Query, SortKey
 
@@ -85,7 +86,9 @@ def _select_ids_on(shape: Query, order: Order, on: BaseCondition, sees_all: bool
     statement = statement.where(
         visible_to(sees_all, adapter_table.c.namespace), *on_base, *near_tasks, *conditions_of(shape, version_table.c)
     )
-    if shape.namespace:
+    if shape.namespace == FEW_ADAPTERS:
+        statement = statement.where(AnyOf(version_table.c.adapter_id, id_array("adapter_ids")))
+    elif shape.namespace:
         statement = statement.where(adapter_table.c.namespace == bindparam(shape.namespace))
     if not shape.reads_all_versions:
         statement = statement.where(is_newest())

@@ -16,6 +16,8 @@ from loreg.catalog.text_query import TextShare, split_query_words
 from loreg.entities import Comparison, MetricCondition, Query, SearchTerm, Sort, TermMatch
 from loreg.refs import NO_NAMESPACE
 
+#: The namespace of a shape whose adapters are few: they are parameters themselves.
+FEW_ADAPTERS = "few adapters"
 BY_NAME, BY_DIGEST, BY_NEAR_NAMES = "name", "digest", "near names"
 _NEAR = "near_"
 _NEAR_ORDER = " near "
@@ -75,6 +77,8 @@ def split_query(query: Query, matches: Sequence[TermMatch], share: TextShare) ->
         namespace=bind("namespace", query.namespace.removeprefix(NO_NAMESPACE)) if query.namespace else "",
         author=bind_if_given("author", query.author),
         variant=bind_if_given("variant", query.variant),
+        loads_in="loads_in" if query.loads_in else "",
+        without_findings=(),
         sort=Sort(
             query.sort.by,
             bind_if_given("sort_metric", query.sort.metric),
@@ -83,6 +87,7 @@ def split_query(query: Query, matches: Sequence[TermMatch], share: TextShare) ->
         ),
         cursor="cursor" if query.cursor else None,
     )
+    values["without_findings"] = query.without_findings
     values["base"] = query.base if base_names is None else base_names
     values["base_digest"], values["base_end"] = digest_range(query.base)
     return shape, values

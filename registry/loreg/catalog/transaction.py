@@ -96,6 +96,11 @@ class Transaction(msgspec.Struct, frozen=True):
         """Insert the row, or replace the values of the one with its primary key."""
         self.connection.execute(_upsert(table, tuple(row), self._dialect), row)
 
+    def upsert_all(self, table: Table[TypedColumns], rows: Sequence[Mapping[str, object]]) -> None:
+        """Insert rows of the same columns, or replace the values of those with their primary keys."""
+        if rows:
+            self.connection.execute(_upsert(table, tuple(rows[0]), self._dialect), rows)
+
     def log(self, action: str, adapter_id: int | None, version_id: int | None, **detail: object) -> None:
         """Record an event: who did what, to which adapter and version."""
         event = {"at": self.at, "author": self.author, "action": action, "detail": detail}

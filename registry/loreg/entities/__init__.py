@@ -39,7 +39,7 @@ from loreg.entities.deletion import (
     Tombstone,
 )
 from loreg.entities.deployments import DeployedVersion, Deployment, DeploymentReport
-from loreg.entities.events import FollowedEvent
+from loreg.entities.events import ALL_EVENTS, EventFilter, FollowedEvent
 from loreg.entities.facts import CheckedCount, FindingCount, FindingCounts, NewFacts, VersionFacts
 from loreg.entities.garbage import (
     Garbage,
@@ -70,6 +70,7 @@ from loreg.entities.live import (
     SyncProblemKind,
     SyncReport,
 )
+from loreg.entities.maps import MapChunk, MapReport, MapRun, ProbedVersion
 from loreg.entities.mirroring import MirrorConflict, MirrorReport
 from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
 from loreg.entities.previews import MergePreview, PreviewFigures
@@ -88,6 +89,7 @@ from loreg.entities.references import (
     UpkeepAction,
     VerifyReport,
 )
+from loreg.entities.relatives import BakedModel, Relatives, StoredExport
 from loreg.entities.results import (
     AdapterDiff,
     AdapterSimilarity,
@@ -179,6 +181,7 @@ from loreg.entities.versions import (
 from loreg.entities.webhooks import DeliveryState, Webhook, WebhookDelivery
 
 __all__ = [
+    "ALL_EVENTS",
     "ANONYMOUS_AUTHOR",
     "HIDDEN_SOURCE",
     "MIRRORED_FROM",
@@ -194,6 +197,7 @@ __all__ = [
     "AttachmentOutcome",
     "BackupReport",
     "BakeResult",
+    "BakedModel",
     "BaseAdded",
     "BaseAttachment",
     "BaseDetails",
@@ -221,6 +225,7 @@ __all__ = [
     "Details",
     "DoctorCheck",
     "Event",
+    "EventFilter",
     "ExportResult",
     "ExportSummary",
     "ExtractResult",
@@ -256,6 +261,9 @@ __all__ = [
     "Kinship",
     "KinshipKind",
     "LineageEdge",
+    "MapChunk",
+    "MapReport",
+    "MapRun",
     "MarkedGarbage",
     "MergeOptions",
     "MergePreview",
@@ -293,6 +301,7 @@ __all__ = [
     "Page",
     "PlannedVersion",
     "PreviewFigures",
+    "ProbedVersion",
     "Progress",
     "Promotion",
     "Provenance",
@@ -305,6 +314,7 @@ __all__ = [
     "Reference",
     "ReferenceKind",
     "RelatedBase",
+    "Relatives",
     "Repair",
     "RepairReport",
     "ReproduceResult",
@@ -328,6 +338,7 @@ __all__ = [
     "Sort",
     "SortKey",
     "Source",
+    "StoredExport",
     "SweepCandidate",
     "SweepComparison",
     "SweepOptions",

@@ -48,3 +48,4 @@ class MergePreview(Value, frozen=True):
     exact: bool
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    method: str = "linear"

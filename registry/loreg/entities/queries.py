@@ -155,7 +155,9 @@ class Sort(Value, frozen=True):
 class Query(Value, frozen=True):
     """What to search for; every given condition must hold. ``text`` is words, of which the last may go on.
 
-    ``namespace`` is ``-`` for adapters that have none.
+    ``namespace`` is ``-`` for adapters that have none. ``loads_in`` names a server by its profile: the registry puts in
+    ``without_findings`` which findings have it refuse an adapter, or answer wrongly; a version that was never checked
+    is not among those that load.
 
     With ``best`` it is of each adapter the one version that is best by the metric of ``sort``. Raises UsageError for a
     task, module or label that is empty: nothing can be called so, and a script has lost its value.
@@ -171,6 +173,8 @@ class Query(Value, frozen=True):
     namespace: str = ""
     author: str = ""
     variant: str = ""
+    loads_in: str = ""
+    without_findings: tuple[str, ...] = ()
     sort: Sort = Sort()
     best: bool = False
     all_versions: bool = False

@@ -88,6 +88,7 @@ class FacetKind(StrEnum):
     MODULE = "module"
     VARIANT = "variant"
     NAMESPACE = "namespace"
+    LOADS_IN = "loads_in"
     METRIC = "metric"
 
 
@@ -112,7 +113,8 @@ class Facets(Value, frozen=True):
     """What the versions of a search have, the most common first; ``versions`` is how many of them were counted.
 
     ``is_capped`` if there are more: then the newest were counted. ``matches`` are those of a search. ``ranges`` are of
-    the versions that fulfill all conditions but those on metrics: between them a bound can be moved.
+    the versions that fulfill all conditions but those on metrics: between them a bound can be moved. ``unchecked`` is
+    how many of the counted were never checked, so that nobody knows which servers take them.
     """
 
     versions: int
@@ -120,3 +122,4 @@ class Facets(Value, frozen=True):
     counts: tuple[FacetCount, ...]
     matches: tuple[TermMatch, ...] = ()
     ranges: tuple[MetricRange, ...] = ()
+    unchecked: int = 0

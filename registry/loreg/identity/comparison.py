@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from loreg.adapters.dtypes import DTYPES
 from loreg.adapters.header import Tensor
-from loreg.identity.factors import FactorFile, Factors, is_readable
+from loreg.identity.factors import FactorFile, Factors, is_readable, singular_values
 
 Array = NDArray[Any]
 _SMALLEST = 2.0**-24  # of float16: below it rounding is no longer relative
@@ -133,7 +133,7 @@ def _add_module(sums: PairSums, q: Factors, c: Factors, precision: int) -> None:
         sums.lower_q += rank_q < rank_c
         sums.lower_c += rank_c < rank_q
         higher, rank = (c, rank_q) if rank_q < rank_c else (q, rank_c)
-        sums.best += float((_singular_values(higher)[:, :rank] ** 2).sum())
+        sums.best += float((singular_values(higher)[:, :rank] ** 2).sum())
         return
     sums.best += min(qq, cc)
     for one, other in ((q.b, c.b), (q.a, c.a)):
@@ -156,14 +156,6 @@ def _inner(one: Factors, other: Factors) -> float:
 
 def _energy(factors: Factors | None) -> float:
     return _inner(factors, factors) if factors is not None else 0.0
-
-
-def _singular_values(factors: Factors) -> Array:
-    """Return the singular values (E, k) of the deltas, from the triangles of two QR decompositions."""
-    left, right = factors.scale * factors.b, factors.a.swapaxes(1, 2)
-    cores: Any = np.linalg.qr(left)[1] @ np.linalg.qr(right)[1].swapaxes(1, 2)
-    values: Array = np.linalg.svd(cores, compute_uv=False)
-    return values
 
 
 def _precision(query: FactorFile, candidate: FactorFile, name: str) -> int:

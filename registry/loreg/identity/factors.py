@@ -73,3 +73,11 @@ def open_factors(structure: AdapterStructure) -> Iterator[FactorFile]:
     """Open the weights of an adapter until the context ends; nothing is read yet."""
     with structure.weights.open("rb", buffering=0) as stream:
         yield FactorFile(structure, stream)
+
+
+def singular_values(factors: Factors) -> Array:
+    """Return the singular values (E, k) of the deltas, from the triangles of two QR decompositions."""
+    left, right = factors.scale * factors.b, factors.a.swapaxes(1, 2)
+    cores: Any = np.linalg.qr(left)[1] @ np.linalg.qr(right)[1].swapaxes(1, 2)
+    values: Array = np.linalg.svd(cores, compute_uv=False)
+    return values

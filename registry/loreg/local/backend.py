@@ -44,14 +44,17 @@ from loreg.catalog.metric_history import metric_history
 from loreg.catalog.near_names import list_words
 from loreg.catalog.promotions import list_all as list_promotions
 from loreg.catalog.promotions import put as put_promotion
+from loreg.catalog.relatives import find_relatives
 from loreg.catalog.search import search
 from loreg.catalog.selections import select_by_search, select_by_selectors
 from loreg.catalog.version_details import version_details, version_files
 from loreg.catalog.version_json import VersionRecord
 from loreg.checking.policy import Policy, policy_to_json
 from loreg.entities import (
+    ALL_EVENTS,
     ANONYMOUS_AUTHOR,
     Access,
+    AdapterComparison,
     AdapterEntry,
     AdapterSpectra,
     AliasShares,
@@ -72,6 +75,7 @@ from loreg.entities import (
     DeploymentReport,
     Details,
     Event,
+    EventFilter,
     Facets,
     FindingCount,
     FindingCounts,
@@ -93,6 +97,7 @@ from loreg.entities import (
     Promotion,
     Query,
     RelatedBase,
+    Relatives,
     Role,
     SearchPage,
     SearchWords,
@@ -115,6 +120,7 @@ from loreg.local.authorization import require, require_somewhere
 from loreg.local.deployments import validate_report
 from loreg.local.event_stream import LocalEventStream
 from loreg.local.jobs import namespace_of
+from loreg.local.loading import findings_by_server, with_findings_of_server
 from loreg.local.origin import validate_origin
 from loreg.local.recent_answers import RecentAnswers
 from loreg.local.reference_writes import rehearse_references, write_references
@@ -132,6 +138,7 @@ from loreg.upkeep import Upkeep
 if TYPE_CHECKING:
     from loreg.local.bases import VerifiedBase
     from loreg.local.commit import ParsedCommit
+    from loreg.local.reduced_versions import VersionReader
 
 
 T = TypeVar("T")
@@ -269,27 +276,47 @@ class LocalBackend(Backend):
         with self.catalog.read(self._access) as tx:
             return self._recent(tx, ("near duplicates", pattern), lambda: find_near_duplicates(tx, pattern))
 
-    def preview_merge(self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None) -> MergePreview:
+    def preview_merge(
+        self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None, method: str = "linear"
+    ) -> MergePreview:
         from loreg.local.merge_previews import preview_stored_merge, validate_preview
-        from loreg.previewing.frames_cache import FramesCache
 
-        validate_preview(len(sources), weights, rank)
-        cache = FramesCache(self._frames_folder)
-        return preview_stored_merge(self._store, cache, self.read_sources(sources), weights, rank)
+        validate_preview(len(sources), weights, rank, method)
+        return preview_stored_merge(self._version_reader(), self.read_sources(sources), weights, rank, method)
 
     def spectra(self, ref: Ref) -> AdapterSpectra:
         from loreg.local.spectra import read_stored_spectra
-        from loreg.previewing.frames_cache import FramesCache
 
         (source,) = self.read_sources([ref])
-        return read_stored_spectra(self._store, FramesCache(self._frames_folder), source)
+        return read_stored_spectra(self._version_reader(), source)
+
+    def compare_versions(self, refs: Sequence[Ref]) -> AdapterComparison:
+        from loreg.local.comparisons import compare_stored, validate_comparison
+
+        validate_comparison(len(refs))
+        return compare_stored(self._version_reader(), self.read_sources(refs))
 
     def has_preview(self, sources: Sequence[tuple[Version, Sequence[File]]]) -> bool:
         """Return whether a preview or the spectra of what :meth:`read_sources` returned need no file."""
         from loreg.local.reduced_versions import is_reduced
-        from loreg.previewing.frames_cache import FramesCache
 
-        return is_reduced(FramesCache(self._frames_folder), sources)
+        return is_reduced(self._version_reader(), sources)
+
+    def has_comparison(self, sources: Sequence[tuple[Version, Sequence[File]]]) -> bool:
+        """Return whether a comparison of what :meth:`read_sources` returned needs no file."""
+        from loreg.local.comparisons import is_compared
+
+        return is_compared(self._version_reader(), sources)
+
+    def _version_reader(self) -> VersionReader:
+        from loreg.local.reduced_versions import VersionReader
+        from loreg.previewing.computed_files import ComputedFiles
+
+        def find_path(one: str, other: str) -> tuple[BaseEdge, ...]:
+            with self.catalog.read(self._access) as tx:
+                return derivations.shortest_path(tx, one, other)
+
+        return VersionReader(self._store, ComputedFiles(self._frames_folder), find_path)
 
     def read_sources(self, sources: Sequence[Ref]) -> tuple[tuple[Version, tuple[File, ...]], ...]:
         """Return the versions that refs mean, with their files, as of one moment."""
@@ -297,12 +324,14 @@ class LocalBackend(Backend):
             return tuple(version_files(tx, ref) for ref in sources)
 
     def search(self, query: Query) -> SearchPage:
+        query = with_findings_of_server(query)
         with self.catalog.read(self._access) as tx:
             return search(tx, query)
 
     def facets(self, query: Query) -> Facets:
+        query = with_findings_of_server(query)
         with self.catalog.read(self._access) as tx:
-            return self._recent(tx, ("facets", query), lambda: count_facets(tx, query))
+            return self._recent(tx, ("facets", query), lambda: count_facets(tx, query, findings_by_server()))
 
     def task_summaries(self, limit: int, cursor: str | None) -> Page[TaskSummary]:
         with self.catalog.read(self._access) as tx:
@@ -362,6 +391,11 @@ class LocalBackend(Backend):
         with self.catalog.read(self._access) as tx:
             version = versions.resolve(tx, ref).version
             return version, lineage.list_descendants(tx, version.digest, _MAX_DESCENDANTS)
+
+    def relatives(self, ref: Ref) -> Relatives:
+        """Return what is known of a version beside other versions: the bases above its own, exports, bakes."""
+        with self.catalog.read(self._access) as tx:
+            return find_relatives(tx, versions.resolve(tx, ref))
 
     def whoami(self) -> Caller:
         if self._access.token_id is None:
@@ -521,7 +555,7 @@ class LocalBackend(Backend):
     def base(self, text: str) -> BaseDetails:
         with self.catalog.read(self._access) as tx:
             base = bases.find(tx, text)
-            return BaseDetails(base, derivations.list_edges(tx, base), bases.count_versions(tx, base))
+            return BaseDetails(base, derivations.list_edges(tx, base.digest), bases.count_versions(tx, base))
 
     def related_bases(self, base: BaseModel) -> tuple[RelatedBase, ...]:
         """Return the bases that an edge joins with this one, and those of its architecture; for its page."""
@@ -659,9 +693,9 @@ class LocalBackend(Backend):
             require(self._access, job.kind.role, job.namespace)
             return jobs.cancel(tx, job_id)
 
-    def events(self, limit: int, cursor: str | None, adapter: AdapterName | None = None) -> Page[Event]:
+    def events(self, limit: int, cursor: str | None, wanted: EventFilter = ALL_EVENTS) -> Page[Event]:
         with self.catalog.read(self._access) as tx:
-            return events.list_page(tx, limit, cursor, adapter)
+            return events.list_page(tx, limit, cursor, wanted)
 
     def last_upkeep(self, action: UpkeepAction) -> Event | None:
         """Return when that was last done to the whole registry, and what came of it; for administrators."""
@@ -673,7 +707,7 @@ class LocalBackend(Backend):
         registry = self.catalog.registry_id
         with self.catalog.read(self._access) as tx:
             if query is not None:
-                return Selection(registry, tuple(select_by_search(tx, query)))
+                return Selection(registry, tuple(select_by_search(tx, with_findings_of_server(query))))
             selected, missing = select_by_selectors(tx, selectors)
             return Selection(registry, tuple(selected), tuple(missing))
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec.structs import replace
 
-from loreg.catalog import Transaction, facts
+from loreg.catalog import Transaction, facts, sketches
 from loreg.checking.rules import Subject
 from loreg.checking.servers import rules_release
-from loreg.entities import Finding, FindingCounts, NewFacts, Severity, VersionFacts
-from loreg.probes import check
+from loreg.entities import Finding, FindingCounts, NewFacts, Severity, Sketch, VersionFacts
+from loreg.local.sketches import signs_of
+from loreg.probes import check, sketch
 from loreg.refs import AdapterPattern
 
 
@@ -21,10 +23,21 @@ def check_facts(subject: Subject, findings: tuple[Finding, ...]) -> NewFacts:
 
 def record_facts(tx: Transaction, version_id: int, new: NewFacts) -> None:
     """Record what a probe says of a version, in place of what it said before."""
-    facts.put(tx, version_id, new)
-    if new.probe == check.NAME:
-        by_code: Any = new.value.get("findings", {})
-        facts.put_findings(tx, version_id, {code: Severity(finding["severity"]) for code, finding in by_code.items()})
+    record_all_facts(tx, {version_id: new})
+
+
+def record_all_facts(tx: Transaction, by_version: Mapping[int, NewFacts]) -> None:
+    """Record what one probe says of versions, by their ids, in place of what it said before.
+
+    A version without a sketch gets the one that the probe ``sketch`` made; of one that has it, what its pusher said
+    stays.
+    """
+    facts.put_all(tx, {version_id: _without_vector(new) for version_id, new in by_version.items()})
+    checked = {version_id: new for version_id, new in by_version.items() if new.probe == check.NAME}
+    facts.put_all_findings(tx, {version_id: _severities(new) for version_id, new in checked.items()})
+    for version_id, new in by_version.items():
+        if new.probe == sketch.NAME and not new.error:
+            _fill_in_sketch(tx, version_id, new.value)
 
 
 def read_facts(tx: Transaction, version_id: int) -> tuple[VersionFacts, ...]:
@@ -40,3 +53,20 @@ def count_findings(tx: Transaction, pattern: AdapterPattern) -> FindingCounts:
     return FindingCounts(
         facts.count_findings(tx, pattern), facts.count_checked(tx, pattern, check.NAME, rules_release())
     )
+
+
+def _severities(new: NewFacts) -> dict[str, Severity]:
+    by_code: Any = new.value.get("findings", {})
+    return {code: Severity(finding["severity"]) for code, finding in by_code.items()}
+
+
+def _without_vector(new: NewFacts) -> NewFacts:
+    """Return facts as they are recorded: the numbers of a sketch lie in a table of their own."""
+    if new.probe != sketch.NAME:
+        return new
+    return replace(new, value={name: part for name, part in new.value.items() if name != "vector"})
+
+
+def _fill_in_sketch(tx: Transaction, version_id: int, value: Any) -> None:
+    new = Sketch(value["data"], value["norm"], value["vector"])
+    sketches.record(tx, version_id, new, signs_of(new))

@@ -9,22 +9,30 @@ import numpy as np
 
 from loreg.entities import MergePreview, PreviewFigures, Source
 from loreg.errors import MergeError, UsageError
-from loreg.local.reduced_versions import Stored, reduce_versions
+from loreg.local.reduced_versions import Stored, VersionReader, reduce_versions
 from loreg.merging.certificate import Certificate, aggregate, list_warnings
+from loreg.merging.coefficients import LINEAR_METHODS
+from loreg.merging.compatibility import biases_need_linear
 from loreg.merging.strength import describe_strength
-from loreg.previewing.frames_cache import FramesCache
 from loreg.previewing.weighted_sum import judge_sum
-from loreg.storage import BlobTransfer
 
 MAX_SOURCES = 16
 _MAX_WEIGHT = 1e6
 _MAX_RANK = 1 << 16
 
 
-def validate_preview(count: int, weights: Sequence[float], rank: int | None) -> None:
-    """Raise UsageError unless ``count`` sources, with one finite weight each, can be previewed at ``rank``."""
+def validate_preview(count: int, weights: Sequence[float], rank: int | None, method: str) -> None:
+    """Raise UsageError unless ``count`` sources, with a finite weight each, can be previewed at ``rank``."""
+    if method not in LINEAR_METHODS:
+        raise UsageError(
+            f"the method {method!r} is not previewed, for it needs more than inner products of the adapters: expected "
+            f"{', '.join(LINEAR_METHODS)}",
+            hint="loreg methods",
+        )
     if not 1 <= count <= MAX_SOURCES:
         raise UsageError(f"{count} sources: expected 1 to {MAX_SOURCES}", hint="loreg merge team/a team/b --dry-run")
+    if method == "slerp" and count != 2:
+        raise UsageError(f"the method slerp merges exactly 2 adapters, not {count}", hint="loreg methods slerp")
     if len(weights) != count:
         raise UsageError(
             f"{count} adapters and {len(weights)} weights: expected one weight for each adapter",
@@ -39,18 +47,20 @@ def validate_preview(count: int, weights: Sequence[float], rank: int | None) -> 
 
 
 def preview_stored_merge(
-    store: BlobTransfer, cache: FramesCache, sources: Sequence[Stored], weights: Sequence[float], rank: int | None
+    reader: VersionReader, sources: Sequence[Stored], weights: Sequence[float], rank: int | None, method: str
 ) -> MergePreview:
-    """Preview ``Σ weights·deltas`` of versions that the caller may read, truncated at ``rank``.
+    """Preview the merge of versions that the caller may read, by ``method``, truncated at ``rank``.
 
     The request is one that :func:`validate_preview` takes. Raises MergeError for what cannot be merged, NotAllowedError
     for what is too much for a registry, and ConflictError while it reads others.
     """
-    reduced = reduce_versions(store, cache, sources)
+    reduced = reduce_versions(reader, sources)
     labels = [version.ref for version, _ in sources]
+    if method != "linear" and reduced.biased:
+        raise biases_need_linear(labels[reduced.biased[0]], method)
     try:
         with np.errstate(over="ignore", invalid="ignore"):
-            judged = judge_sum(reduced.groups, weights, rank)
+            judged = judge_sum(reduced.groups, weights, rank, method)
     except np.linalg.LinAlgError as error:
         raise _too_large() from error
     total = aggregate("", judged.modules).certificate
@@ -68,7 +78,8 @@ def preview_stored_merge(
         size=judged.size + reduced.other_bytes,
         exact=judged.exact,
         warnings=tuple(list_warnings(total, labels)),
-        notes=tuple(describe_strength(True, 1.0, judged.modules)),
+        method=method,
+        notes=tuple(describe_strength(method == "linear", 1.0, judged.modules)),
     )
 
 

@@ -6,14 +6,19 @@ import contextlib
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_structure
-from loreg.entities import Version
+from loreg.bases.common_base import FindPath, find_common_base
+from loreg.bases.compatibility import BaseTensors
+from loreg.bases.identify import parse_tensor_digests
+from loreg.entities import BaseModel, Version
 from loreg.errors import ConflictError, NotAllowedError
 from loreg.manifest import File
 from loreg.merging.inputs import MergeInput
+from loreg.previewing.computed_files import ComputedFiles
 from loreg.previewing.frames_cache import FramesCache
 from loreg.previewing.reduced_sources import ReducedSources, reduce_inputs
 from loreg.storage import Blob, BlobTransfer
@@ -28,40 +33,90 @@ _LOCK = threading.Lock()
 Stored = tuple[Version, Sequence[File]]
 
 
-def is_reduced(cache: FramesCache, sources: Sequence[Stored]) -> bool:
+@dataclass(frozen=True)
+class VersionReader:
+    """What reads stored versions: their files from ``store``, what was computed before from ``files``.
+
+    ``find_path`` returns the relations between two bases.
+    """
+
+    store: BlobTransfer
+    files: ComputedFiles
+    find_path: FindPath
+
+    def load_base(self, base: BaseModel) -> BaseTensors:
+        """Return a base with its tensor digests from the store."""
+        return BaseTensors(base, parse_tensor_digests(self.store.read(base.digest), base))
+
+
+def is_reduced(reader: VersionReader, sources: Sequence[Stored]) -> bool:
     """Return whether what the sources are reduced to is kept: nothing is read then."""
-    return cache.has(_key(sources))
+    return FramesCache(reader.files).has(name_sources(sources))
 
 
-def reduce_versions(store: BlobTransfer, cache: FramesCache, sources: Sequence[Stored]) -> ReducedSources:
+def reduce_versions(reader: VersionReader, sources: Sequence[Stored]) -> ReducedSources:
     """Return what versions that the caller may read are reduced to, in this order.
 
-    Raises MergeError for what cannot be merged, NotAllowedError for what is too much for a registry, and ConflictError
-    while it reads others.
+    Raises CheckFailedError for two bases, MergeError for what cannot be merged, NotAllowedError for what is too much
+    for a registry, and ConflictError while it reads others.
     """
-    key = _key(sources)
-    if (reduced := cache.load(key)) is not None:
+    cache, words = FramesCache(reader.files), name_sources(sources)
+    if (reduced := cache.load(words)) is not None:
         return reduced
     with one_at_a_time():
-        if (reduced := cache.load(key)) is not None:  # who held the lock has made it
+        if (reduced := cache.load(words)) is not None:  # who held the lock has made it
             return reduced
-        with fetch_inputs(store, sources) as inputs:
-            reduced = reduce_inputs(inputs, one_base=_one_base(sources))
-        cache.store(key, reduced)
+        with fetch_inputs(reader, sources, allow_derived=False) as (inputs, one_base):
+            reduced = reduce_inputs(inputs, one_base=one_base)
+        cache.store(words, reduced)
         return reduced
+
+
+def name_sources(sources: Sequence[Stored]) -> list[str]:
+    """Return words that stand for all that is computed of the sources: their files, and what is known of their bases.
+
+    Of a source without a known base that is whether it declares a name of each of the others.
+    """
+    versions = [version for version, _ in sources]
+    bases = {version.base.digest: version.base for version in versions if version.base}
+    known = [f"{version.digest} on {version.base.digest if version.base else ''}" for version in versions]
+    declared = [
+        f"{digest} is declared"
+        for digest, base in sorted(bases.items())
+        if all(version.base or version.facts.base_hint in base.names for version in versions)
+    ]
+    return [*known, *declared]
 
 
 @contextlib.contextmanager
-def fetch_inputs(store: BlobTransfer, sources: Sequence[Stored]) -> Iterator[list[MergeInput]]:
-    """Fetch the sources, which are removed at the end. Raises NotAllowedError for what is too much for a registry."""
+def fetch_inputs(
+    reader: VersionReader, sources: Sequence[Stored], *, allow_derived: bool
+) -> Iterator[tuple[list[MergeInput], bool]]:
+    """Fetch the sources, which are removed at the end; with whether all are known to be of one base.
+
+    Raises CheckFailedError for sources of bases that do not fit, as :func:`loreg.bases.common_base.find_common_base`
+    says, and NotAllowedError for what is too much for a registry.
+    """
     _refuse_oversized([file for _, files in sources for file in files if file.path == WEIGHTS_NAME])
     with tempfile.TemporaryDirectory(prefix="loreg-preview-") as folder:
-        structures = [_fetch(store, files, Path(folder, str(i))) for i, (_, files) in enumerate(sources)]
-        _refuse_slow(structures)
-        yield [
-            MergeInput(structure, version.ref, version.digest)
-            for structure, (version, _) in zip(structures, sources, strict=True)
+        fetched = [
+            _Fetched(version.ref, _fetch(reader.store, files, Path(folder, str(i))), version.base)
+            for i, (version, files) in enumerate(sources)
         ]
+        common, _ = find_common_base(fetched, reader.load_base, reader.find_path, allow_derived=allow_derived)
+        _refuse_slow([source.structure for source in fetched])
+        inputs = [
+            MergeInput(source.structure, source.label, version.digest)
+            for source, (version, _) in zip(fetched, sources, strict=True)
+        ]
+        yield inputs, common is not None
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    label: str
+    structure: AdapterStructure
+    base: BaseModel | None
 
 
 @contextlib.contextmanager
@@ -73,15 +128,6 @@ def one_at_a_time() -> Iterator[None]:
         yield
     finally:
         _LOCK.release()
-
-
-def _key(sources: Sequence[Stored]) -> list[str]:
-    return [*(version.digest for version, _ in sources), f"one base: {_one_base(sources)}"]
-
-
-def _one_base(sources: Sequence[Stored]) -> bool:
-    bases = {version.base.digest if version.base else None for version, _ in sources}
-    return len(bases) == 1 and None not in bases
 
 
 def _fetch(store: BlobTransfer, files: Sequence[File], folder: Path) -> AdapterStructure:

@@ -6,20 +6,18 @@ import math
 
 from loreg.entities import AdapterSpectra
 from loreg.errors import MergeError
-from loreg.local.reduced_versions import Stored, reduce_versions
-from loreg.previewing.frames_cache import FramesCache
+from loreg.local.reduced_versions import Stored, VersionReader, reduce_versions
 from loreg.previewing.source_spectra import read_spectra, retained_by_rank
-from loreg.storage import BlobTransfer
 
 
-def read_stored_spectra(store: BlobTransfer, cache: FramesCache, source: Stored) -> AdapterSpectra:
+def read_stored_spectra(reader: VersionReader, source: Stored) -> AdapterSpectra:
     """Return the spectra of a version that the caller may read.
 
     Raises MergeError for one whose delta is not its factors alone, and what :func:`reduce_versions` raises.
     """
     version = source[0]
     try:
-        reduced = reduce_versions(store, cache, [source])
+        reduced = reduce_versions(reader, [source])
     except MergeError as error:
         raise MergeError(f"no singular values are known: {error.message}", hint=f"loreg show {version.ref}") from error
     modules = read_spectra(reduced.groups)

@@ -48,7 +48,7 @@ from loreg.entities import (
 from loreg.local.authorization import require
 from loreg.local.expiry import count_expired, discard_expired
 from loreg.refs import AdapterName, AdapterPattern, Ref
-from loreg.upkeep import Upkeep
+from loreg.upkeep import Maps, Upkeep
 
 _PAGE = 1000  # rows in one transaction
 
@@ -154,6 +154,11 @@ class LocalUpkeep(Upkeep):
         signs = signs_of(sketch)
         with self._catalog.write(self._access) as tx:
             return sketches.record(tx, versions.resolve(tx, ref).id, sketch, signs)
+
+    def maps(self) -> Maps:
+        from loreg.local.maps import LocalMaps
+
+        return LocalMaps(self._catalog, self._access)
 
     def adapters(self, pattern: AdapterPattern) -> Iterator[AdapterName]:
         last: AdapterName | None = None

@@ -10,21 +10,16 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from loreg.algebra import counter_rng
 from loreg.algebra.canonical import canonicalize
 from loreg.algebra.factors import Factors, stack
 from loreg.algebra.frames import frame_stack
 from loreg.entities import AdapterSimilarity, Progress, no_progress
-from loreg.errors import MergeError
 from loreg.merging.compatibility import require_mergeable
 from loreg.merging.device import explain_out_of_memory
 from loreg.merging.inputs import MergeInput
-from loreg.merging.sources import OpenSource, open_sources
+from loreg.merging.pair_sums import ROUNDING, PairSums, make_similarity, sample_entries
+from loreg.merging.sources import open_sources
 from loreg.merging.work_items import plan_work
-
-_SAMPLE = 4096  # entries of each module whose signs are compared
-_NEAR_DUPLICATE = 0.99  # cosine above which two deltas differ by noise
-_ZERO = 1e-12  # of the largest singular value: what is not larger is rounding
 
 
 def compare(
@@ -35,16 +30,17 @@ def compare(
     Raises MergeError for adapters that cannot be merged, whose shapes differ, or that have no module in common.
     """
     require_mergeable(inputs)
-    sums: dict[tuple[int, int], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    sums: dict[tuple[int, int], PairSums] = defaultdict(PairSums)
+    labels = [source.label for source in inputs]
     with open_sources(inputs, 0) as sources, explain_out_of_memory(torch.device(device)):
         items = plan_work(sources, torch.device(device))
         for done, item in enumerate(items, 1):
             for module in item.modules:
                 factors = {t: sources[t].factors(module, torch.device(device)) for t in item.positions}
                 for i, j in combinations(item.positions, 2):
-                    _add(sums[i, j], factors[i], factors[j], counter_rng.derive_key(module))
+                    _add(sums[i, j], factors[i], factors[j], module)
             progress("comparing", done, len(items))
-        return [_similarity(sources, i, j, sums[i, j]) for i, j in combinations(range(len(inputs)), 2)]
+        return [make_similarity(labels[i], labels[j], sums[i, j]) for i, j in combinations(range(len(inputs)), 2)]
 
 
 def compare_modules(
@@ -102,55 +98,38 @@ def largest_difference(before: MergeInput, after: MergeInput) -> float:
     return largest
 
 
-def _add(sums: dict[str, float], x: Factors, y: Factors, key: int) -> None:
+def _add(sums: PairSums, x: Factors, y: Factors, module: str) -> None:
     pair = frame_stack(stack([x, y]))
     # inner products
     gram = pair.gram().sum(0)
-    sums["modules"] += 1
-    sums["inner"] += float(gram[0, 1])
-    sums["x"] += float(gram[0, 0])
-    sums["y"] += float(gram[1, 1])
+    sums.modules += 1
+    sums.inner += float(gram[0, 1])
+    sums.x += float(gram[0, 0])
+    sums.y += float(gram[1, 1])
     # overlaps of the spaces that the singular vectors span
     p, q = (canonicalize(factors) for factors in pair.sources())
-    for side, u, v in (("left", p.u, q.u), ("right", p.v, q.v)):
-        directions = [_spanned(u, p.s), _spanned(v, q.s)]
-        sums[side] += float((directions[0].mT @ directions[1]).square().sum())
-    sums["directions"] += sum(min(int(a), int(b)) for a, b in zip(_rank(p.s), _rank(q.s), strict=True))
+    sums.left += _overlap(p.u, p.s, q.u, q.s)
+    sums.right += _overlap(p.v, p.s, q.v, q.s)
+    sums.directions += sum(min(int(a), int(b)) for a, b in zip(_rank(p.s), _rank(q.s), strict=True))
     # signs of entries
-    products = _sample(x, key) * _sample(y, key)
-    sums["conflicts"] += float((products < 0).sum())
-    sums["signs"] += float((products != 0).sum())
+    products = _sample(x, module) * _sample(y, module)
+    sums.conflicts += int((products < 0).sum())
+    sums.signs += int((products != 0).sum())
+
+
+def _overlap(u: Tensor, s: Tensor, v: Tensor, t: Tensor) -> float:
+    return float((_spanned(u, s).mT @ _spanned(v, t)).square().sum())
 
 
 def _rank(s: Tensor) -> Tensor:
-    return (s > s[..., :1] * _ZERO).sum(-1)
+    return (s > s[..., :1] * ROUNDING).sum(-1)
 
 
 def _spanned(u: Tensor, s: Tensor) -> Tensor:
-    return u * (s > s[..., :1] * _ZERO).to(u).unsqueeze(-2)
+    return u * (s > s[..., :1] * ROUNDING).to(u).unsqueeze(-2)
 
 
-def _sample(factors: Factors, key: int) -> Tensor:
+def _sample(factors: Factors, module: str) -> Tensor:
     """Return entries of each delta at random places, which are the same for every adapter."""
-    generator = torch.Generator().manual_seed(key >> 1)
-    row, column = (torch.randint(size, (_SAMPLE,), generator=generator).to(factors.b.device) for size in factors.shape)
+    row, column = (torch.from_numpy(places).to(factors.b.device) for places in sample_entries(module, *factors.shape))
     return (factors.b[:, row] * factors.a.mT[:, column]).sum(-1)
-
-
-def _similarity(sources: Sequence[OpenSource], i: int, j: int, sums: dict[str, float]) -> AdapterSimilarity:
-    a, b = sources[i].input, sources[j].input
-    if not sums["modules"]:
-        raise MergeError(f"{a.label} and {b.label} have no module in common", hint="loreg show tells their modules")
-    norms = math.sqrt(sums["x"]), math.sqrt(sums["y"])
-    cosine = sums["inner"] / (norms[0] * norms[1]) if all(norms) else 0.0
-    return AdapterSimilarity(
-        a=a.label,
-        b=b.label,
-        modules=int(sums["modules"]),
-        cosine=max(-1.0, min(1.0, cosine)),
-        left_overlap=sums["left"] / sums["directions"] if sums["directions"] else 0.0,
-        right_overlap=sums["right"] / sums["directions"] if sums["directions"] else 0.0,
-        sign_conflict=sums["conflicts"] / sums["signs"] if sums["signs"] else 0.0,
-        norm_ratio=norms[1] / norms[0] if norms[0] else None,
-        near_duplicate=cosine > _NEAR_DUPLICATE,
-    )

@@ -77,6 +77,14 @@ def _refuse_another_initial(source: MergeInput, initial: AdapterStructure) -> No
             )
 
 
+def biases_need_linear(label: str, method: str) -> MergeError:
+    """Return the error for a source with the biases of ``lora_bias`` and a method other than linear."""
+    return MergeError(
+        f"{label} cannot be merged by {method}: lora_bias is true, and only linear says what a merged bias is",
+        hint="--method linear",
+    )
+
+
 def merge_config_fields(structures: Sequence[AdapterStructure], extras: int | None) -> Mapping[str, object]:
     """Return the configuration fields of the result that do not follow from its factors.
 

@@ -15,10 +15,10 @@ from loreg.adapters.keys import full_tensor_key, strip_base_layer
 from loreg.adapters.module_shape import ModuleKind
 from loreg.adapters.tensors import AdapterToWrite, ModuleToWrite, OpenAdapter, pad_rank
 from loreg.entities import Progress, RankRuleKind, no_progress
-from loreg.errors import MergeError, UsageError
+from loreg.errors import UsageError
 from loreg.merging import certificate
 from loreg.merging.calibration import read_moments
-from loreg.merging.compatibility import merge_config_fields, require_mergeable
+from loreg.merging.compatibility import biases_need_linear, merge_config_fields, require_mergeable
 from loreg.merging.documents import CertificateDocument
 from loreg.merging.engine import MergedModule, MergeEngine
 from loreg.merging.inputs import MergeInput
@@ -116,11 +116,7 @@ def _fill_in_defaults(recipe: Recipe, method: Method, inputs: Sequence[MergeInpu
         )
     for source in inputs:
         if method.name != "linear" and any("bias" in module.tensors for module in source.structure.modules.values()):
-            raise MergeError(
-                f"{source.label} cannot be merged by {method.name}: lora_bias is true, and only linear says what a "
-                "merged bias is",
-                hint="--method linear",
-            )
+            raise biases_need_linear(source.label, method.name)
     if method.full_rank and recipe.rank.max_rank is None:
         if recipe.rank.kind != RankRuleKind.LOSSLESS:
             raise UsageError(

@@ -107,17 +107,8 @@ def _common_bits(dtypes: set[str]) -> int:
 def _reduce(files: Sequence[FactorFile], labels: Sequence[str], kind: ModuleKind, names: Sequence[str]) -> FrameGroup:
     left, right = [], []
     for name in names:
-        parts = [files[position].read(name) for position in kind.positions]
-        for part, position in zip(parts, kind.positions, strict=True):
-            if not (np.isfinite(part.b).all() and np.isfinite(part.a).all()):
-                raise MergeError(
-                    f"{labels[position]} cannot be merged: module {name} has NaN or infinite numbers",
-                    hint="train again with a lower learning rate, or merge an earlier checkpoint",
-                )
-        roots = [abs(part.scale) ** 0.5 for part in parts]  # so that no side is much larger
-        signs = [np.sign(part.scale) for part in parts]
-        b = np.concatenate([sign * root * p.b for sign, root, p in zip(signs, roots, parts, strict=True)], axis=2)
-        a = np.concatenate([root * p.a for root, p in zip(roots, parts, strict=True)], axis=1)
+        parts = [read_balanced(files[position], labels[position], name) for position in kind.positions]
+        b, a = np.concatenate([part[0] for part in parts], axis=2), np.concatenate([part[1] for part in parts], axis=1)
         left.append(np.linalg.qr(b, mode="r"))
         right.append(np.linalg.qr(a.swapaxes(1, 2), mode="r"))
     frames_left, frames_right = np.concatenate(left), np.concatenate(right)
@@ -128,6 +119,21 @@ def _reduce(files: Sequence[FactorFile], labels: Sequence[str], kind: ModuleKind
     norms = np.maximum(np.diagonal(gram, axis1=1, axis2=2), 0.0)
     turned = _turn(frames_left, frames_right, norms, kind.ranks), _turn(frames_right, frames_left, norms, kind.ranks)
     return FrameGroup(kind, tuple(names), *turned, gram)
+
+
+def read_balanced(file: FactorFile, label: str, name: str) -> tuple[Array, Array]:
+    """Return the factors ``b (E, out, r)`` and ``a (E, r, in)`` of a module, with the root of its scale in each.
+
+    ``label`` names the adapter. Raises MergeError for numbers that are not finite.
+    """
+    part = file.read(name)
+    if not (np.isfinite(part.b).all() and np.isfinite(part.a).all()):
+        raise MergeError(
+            f"{label} cannot be merged: module {name} has NaN or infinite numbers",
+            hint="train again with a lower learning rate, or merge an earlier checkpoint",
+        )
+    root = abs(part.scale) ** 0.5  # so that no side is much larger
+    return np.sign(part.scale) * root * part.b, root * part.a
 
 
 def source_blocks(ranks: Sequence[int]) -> Array:

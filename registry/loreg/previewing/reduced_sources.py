@@ -21,10 +21,14 @@ from loreg.previewing.joint_frames import FrameGroup, reduce_sources
 
 @dataclass(frozen=True)
 class ReducedSources:
-    """The frames of all modules, and the bytes that a merge writes beside factors: whole tensors and biases."""
+    """The frames of all modules, and the bytes that a merge writes beside factors: whole tensors and biases.
+
+    ``biased`` are the positions of the sources that have biases (``lora_bias``).
+    """
 
     groups: tuple[FrameGroup, ...]
     other_bytes: int
+    biased: tuple[int, ...] = ()
 
 
 def reduce_inputs(inputs: Sequence[MergeInput], *, one_base: bool) -> ReducedSources:
@@ -36,7 +40,7 @@ def reduce_inputs(inputs: Sequence[MergeInput], *, one_base: bool) -> ReducedSou
     structures, labels = [source.structure for source in inputs], [source.label for source in inputs]
     refuse_different_bases(structures, labels, one_base=one_base)
     require_mergeable(inputs)
-    _refuse_magnitudes(inputs)
+    refuse_magnitudes(inputs)
     tensors = [structure.full_tensors_and_token_rows for structure in structures]
     owner = choose_full_tensors(tensors, labels, _have_same_tensors(structures), None)
     if owner is not None:
@@ -44,10 +48,12 @@ def reduce_inputs(inputs: Sequence[MergeInput], *, one_base: bool) -> ReducedSou
     with contextlib.ExitStack() as stack:
         groups = reduce_sources([stack.enter_context(open_factors(structure)) for structure in structures], labels)
     full_bytes = sum(tensor.end - tensor.start for tensor in tensors[owner].values()) if owner is not None else 0
-    return ReducedSources(tuple(groups), full_bytes + _bias_bytes(structures, groups))
+    biased = tuple(i for i, structure in enumerate(structures) if _has_biases(structure))
+    return ReducedSources(tuple(groups), full_bytes + _bias_bytes(structures, groups), biased)
 
 
-def _refuse_magnitudes(inputs: Sequence[MergeInput]) -> None:
+def refuse_magnitudes(inputs: Sequence[MergeInput]) -> None:
+    """Raise MergeError for a source with DoRA magnitudes, whose delta needs the base."""
     for source in inputs:
         for module in source.structure.modules.values():
             if "magnitude" in module.tensors:
@@ -56,6 +62,10 @@ def _refuse_magnitudes(inputs: Sequence[MergeInput]) -> None:
                     "the base",
                     hint="--base DIR names the folder of the model it was trained on",
                 )
+
+
+def _has_biases(structure: AdapterStructure) -> bool:
+    return any("bias" in module.tensors for module in structure.modules.values())
 
 
 def _bias_bytes(structures: Sequence[AdapterStructure], groups: Sequence[FrameGroup]) -> int:

@@ -1,4 +1,4 @@
-"""Judge a weighted sum of adapters at a rank from their joint frames: what ``loreg merge`` certifies, in milliseconds.
+"""Judge a sum of adapters at a rank from their joint frames: what ``loreg merge`` certifies, in milliseconds.
 
 The singular values of ``Σ wₜ·Δₜ`` are those of the core ``L·diag(w)·Rᵀ`` (:mod:`loreg.previewing.joint_frames`), so the
 error at every rank is exact (Eckart & Young 1936), as is what the kept subspaces hold of each source.
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loreg.merging.certificate import SHARES, CertifiedModule, Energies, aggregate, make_certificate
+from loreg.merging.coefficients import LINEAR_METHODS
 from loreg.previewing.joint_frames import FrameGroup, columns_of_sources
 
 Array = NDArray[Any]
@@ -43,13 +44,20 @@ class JudgedSum:
     exact: bool
 
 
-def judge_sum(groups: Sequence[FrameGroup], weights: Sequence[float], rank: int | None) -> JudgedSum:
-    """Judge ``Σ wₜ·Δₜ`` truncated at ``rank`` in every module; None drops only what is numerically zero."""
+def judge_sum(
+    groups: Sequence[FrameGroup], weights: Sequence[float], rank: int | None, method: str = "linear"
+) -> JudgedSum:
+    """Judge ``Σ cₜ·Δₜ`` truncated at ``rank`` in every module; None drops only what is numerically zero.
+
+    ``method`` is one of :data:`loreg.merging.coefficients.LINEAR_METHODS`, which finds c from the weights.
+    """
+    find_coefficients, values = LINEAR_METHODS[method]
     modules: list[CertifiedModule] = []
     energy, size, exact = 0.0, 0, True
     by_place = np.zeros(max(min(*group.kind.coordinates, MAX_EXACT) for group in groups))
     for group in groups:
-        spectrum = _decompose(group, np.asarray(weights, np.float64)[list(group.kind.positions)])
+        weights_nt = np.tile(np.asarray(weights, np.float64)[list(group.kind.positions)], (len(group.gram), 1))
+        spectrum = _decompose(group, find_coefficients(group.gram, weights_nt, values))
         ranks = _choose_ranks(group, spectrum, rank)
         certified = _certify(group, spectrum, ranks, len(weights))
         modules += certified
@@ -69,9 +77,9 @@ def judge_sum(groups: Sequence[FrameGroup], weights: Sequence[float], rank: int 
 
 @dataclass(frozen=True)
 class _Spectrum:
-    """``u (n, p, s)``, ``s (n, s)`` falling and ``v (n, p', s)`` of n cores; ``energy`` (n) is ``‖Σ wₜ·Δₜ‖²``.
+    """``u (n, p, s)``, ``s (n, s)`` falling and ``v (n, p', s)`` of n cores; ``energy`` (n) is ``‖Σ cₜ·Δₜ‖²``.
 
-    ``weights`` (T) are those of the sources that have the modules.
+    ``weights`` (n, T) are the coefficients c of the sources that have the modules.
     """
 
     u: Array
@@ -85,16 +93,17 @@ class _Spectrum:
 def _decompose(group: FrameGroup, weights: Array) -> _Spectrum:
     shape, ranks = group.kind.shape, group.kind.ranks
     left, right = group.left[:, :MAX_EXACT], group.right[:, :MAX_EXACT]
-    core = (left * np.repeat(weights, ranks)) @ right.swapaxes(1, 2)
-    u, s, v = _svd(core, sum(rank for rank, weight in zip(ranks, weights, strict=True) if weight))
+    core = (left * np.repeat(weights, ranks, axis=1)[:, None, :]) @ right.swapaxes(1, 2)
+    is_taken = (weights != 0).any(0).tolist()
+    u, s, v = _svd(core, sum(rank for rank, taken in zip(ranks, is_taken, strict=True) if taken))
     norms = np.sqrt(np.maximum(np.diagonal(group.gram, axis1=1, axis2=2), 0.0))
     # Singular values that are rounding error are zero, by the threshold of loreg.algebra.spectrum.
-    largest = np.maximum(s[:, 0], norms @ np.abs(weights))
+    largest = np.maximum(s[:, 0], (norms * np.abs(weights)).sum(1))
     s = np.where(s > (largest * max(shape.out, shape.in_) * np.finfo(np.float64).eps)[:, None], s, 0.0)
     energy = np.square(s).sum(1)
     complete = max(group.kind.coordinates) <= MAX_EXACT
     if not complete:
-        energy = np.maximum(energy, weights @ group.gram @ weights)
+        energy = np.maximum(energy, np.einsum("nt,ntu,nu->n", weights, group.gram, weights))
     return _Spectrum(u, s, v, energy, weights, complete)
 
 
@@ -190,8 +199,8 @@ def _kept_of_sources(group: FrameGroup, spectrum: _Spectrum, ranks: Array) -> Ar
 def _keep_coordinates(group: FrameGroup, weights: Array, rank: int) -> tuple[Array, Array]:
     """Return what the first ``rank`` coordinates hold of the sum, ``‖PMQᵀ‖²`` (n), and of each source (n, T)."""
     whole, shares = np.zeros((len(group.left), 1, 1)), []
-    for weight, columns in zip(weights, columns_of_sources(group.kind.ranks), strict=True):
+    for weight, columns in zip(weights.T, columns_of_sources(group.kind.ranks), strict=True):
         delta = group.left[:, :rank, columns] @ group.right[:, :rank, columns].swapaxes(1, 2)
-        whole = whole + weight * delta
+        whole = whole + weight[:, None, None] * delta
         shares.append(np.square(delta).sum((1, 2)))
     return np.square(whole).sum((1, 2)), np.stack(shares, -1)

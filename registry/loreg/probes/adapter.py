@@ -9,7 +9,10 @@ from loreg.adapters.structure import AdapterStructure
 
 @dataclass(frozen=True)
 class ProbedAdapter:
-    """An adapter without its numbers, and the names of all files that are stored with it."""
+    """An adapter without its numbers, and the names of all files that are stored with it.
+
+    For a probe that reads them, ``structure.weights`` is a file with the numbers.
+    """
 
     structure: AdapterStructure
     files: tuple[str, ...]

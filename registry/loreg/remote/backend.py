@@ -9,7 +9,10 @@ from urllib.parse import quote
 
 from loreg.backend import Backend, EventStream
 from loreg.entities import (
+    ALL_EVENTS,
+    AdapterComparison,
     AdapterEntry,
+    AdapterSimilarity,
     AdapterSpectra,
     AliasShares,
     BaseAdded,
@@ -28,6 +31,7 @@ from loreg.entities import (
     DeploymentReport,
     Details,
     Event,
+    EventFilter,
     Facets,
     FindingCounts,
     Job,
@@ -145,12 +149,23 @@ class RemoteBackend(Backend):
     def near_duplicates(self, pattern: AdapterPattern) -> tuple[NearDuplicates, ...]:
         return self._server.get(f"{_API}/near-duplicates", tuple[NearDuplicates, ...], {"pattern": str(pattern)})
 
-    def preview_merge(self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None) -> MergePreview:
-        parameters = {"source": list(map(str, sources)), "weight": list(map(repr, map(float, weights))), "rank": rank}
+    def preview_merge(
+        self, sources: Sequence[Ref], weights: Sequence[float], rank: int | None, method: str = "linear"
+    ) -> MergePreview:
+        parameters = {
+            "source": list(map(str, sources)),
+            "weight": list(map(repr, map(float, weights))),
+            "rank": rank,
+            "method": None if method == "linear" else method,
+        }
         return self._server.get(f"{_API}/merge-preview", MergePreview, parameters)
 
     def spectra(self, ref: Ref) -> AdapterSpectra:
         return self._server.get(f"{_version_path(ref)}/spectra", AdapterSpectra)
+
+    def compare_versions(self, refs: Sequence[Ref]) -> AdapterComparison:
+        parameters = {"source": list(map(str, refs))}
+        return AdapterComparison(self._server.get(f"{_API}/comparison", tuple[AdapterSimilarity, ...], parameters))
 
     def search(self, query: Query) -> SearchPage:
         parameters = {**_conditions(query), **_order(query), "limit": query.limit, "cursor": query.cursor}
@@ -318,8 +333,18 @@ class RemoteBackend(Backend):
     def cancel_job(self, job_id: int) -> Job:
         return self._server.delete(f"{_API}/jobs/{job_id}", Job)
 
-    def events(self, limit: int, cursor: str | None, adapter: AdapterName | None = None) -> Page[Event]:
-        parameters = {"limit": limit, "cursor": cursor, "adapter": str(adapter) if adapter else None}
+    def events(self, limit: int, cursor: str | None, wanted: EventFilter = ALL_EVENTS) -> Page[Event]:
+        parameters = {
+            "limit": limit,
+            "cursor": cursor,
+            "adapter": str(wanted.adapter) if wanted.adapter else None,
+            "namespace": wanted.namespace,
+            "author": wanted.author,
+            "action": wanted.actions,
+            "since": wanted.since.isoformat() if wanted.since else None,
+            "until": wanted.until.isoformat() if wanted.until else None,
+            "pulls": wanted.pulls,
+        }
         return self._server.get(f"{_API}/events", Page[Event], parameters)
 
     def usage(self, by: UsageBy, pattern: AdapterPattern, limit: int, cursor: str | None) -> Usage:
@@ -412,6 +437,7 @@ def _conditions(query: Query) -> dict[str, str | bool | tuple[str, ...]]:
         "namespace": query.namespace,
         "author": query.author,
         "variant": query.variant,
+        "loads_in": query.loads_in,
         "all_versions": query.all_versions,
     }
 

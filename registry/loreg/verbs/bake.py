@@ -14,6 +14,7 @@ from loreg.adapters.structure import read_structure
 from loreg.baking.plan import make_plan
 from loreg.baking.tensor_updates import BakeSource
 from loreg.bases import cache
+from loreg.bases.common_base import DERIVED, SAME
 from loreg.bases.compatibility import BaseTensors
 from loreg.bases.identify import architecture_digest, identify, identify_headers
 from loreg.bases.model import Model, read_model
@@ -22,7 +23,6 @@ from loreg.errors import CheckFailedError, MergeError, NotFoundError, UsageError
 from loreg.workspace.atomic_folder import refuse_unless_free
 from loreg.workspace.bake_writer import FILE_NAME, BakeWriter
 from loreg.workspace.base_lookup import assess_fit, base_of_identity, trained_adapter
-from loreg.workspace.common_base import DERIVED, SAME
 from loreg.workspace.context import Context
 from loreg.workspace.resolve_sources import (
     ResolvedSource,

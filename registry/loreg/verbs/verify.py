@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -26,6 +26,7 @@ from loreg.entities import (
     no_progress,
 )
 from loreg.errors import LoregError, NotAllowedError, UsageError
+from loreg.parsing import parse_time
 from loreg.refs import Ref, parse_ref
 from loreg.storage import Blob, BlobStore, SigningStore
 from loreg.workspace.context import Context
@@ -107,7 +108,7 @@ def select_references(
     trust_checksums: bool = True,
 ) -> Selection:
     """Return what the arguments of ``verify`` and ``repair`` select. Raises UsageError for what is not understood."""
-    start = _parse_time(since) if isinstance(since, str) else since
+    start = parse_time(since) if isinstance(since, str) else since
     parsed = tuple(map(parse_ref, refs))
     if not read_data:
         return Selection(parsed, start, None, trust_checksums)
@@ -363,11 +364,3 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     remaining = iter(items)
     while batch := list(islice(remaining, size)):
         yield batch
-
-
-def _parse_time(text: str) -> datetime:
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(f"{text!r} is no date", hint="--since 2026-11-25, or 2026-11-25T18:00+01:00") from error
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from loreg.entities import AliasMove, Event
+from loreg.entities import AliasMove, Event, EventFilter
 from loreg.errors import NotAllowedError, NotFoundError
 from loreg.refs import AdapterName, Ref
 from loreg.workspace.context import Context
@@ -76,11 +76,11 @@ class AdapterAliases:
         cursor: str | None = None
         while True:
             try:
-                page = self.context.backend.events(_PAGE, cursor, self.adapter)
+                page = self.context.backend.events(_PAGE, cursor, EventFilter(self.adapter, actions=("tag",)))
             except (NotAllowedError, NotFoundError):
                 return None
             for event in page.items:
-                if event.action == "tag" and event.detail.get("alias") == alias:
+                if event.detail.get("alias") == alias:
                     return event if event.ref == f"{self.adapter}:v{self._standing(alias)}" else None
             cursor = page.cursor
             if cursor is None:

@@ -13,6 +13,7 @@ from loreg.entities import (
     Canary,
     Details,
     Event,
+    EventFilter,
     MetricDeclaration,
     OriginEvent,
     Page,
@@ -144,7 +145,7 @@ def list_versions(context: Context, adapter: AdapterName) -> Iterator[Version]:
 
 def list_events(context: Context, adapter: AdapterName) -> Iterator[OriginEvent]:
     """Yield the events of an adapter, the newest first; none if there is no such adapter."""
-    for event in _pages(lambda limit, cursor: context.backend.events(limit, cursor, adapter)):
+    for event in _pages(lambda limit, cursor: context.backend.events(limit, cursor, EventFilter(adapter, pulls=False))):
         name, _, number = event.ref.partition(":v")
         # A server of an older release gives those of all. Who pulled in the source is no history of the adapter.
         if name == str(adapter) and event.action != PULL:

@@ -9,10 +9,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from markupsafe import Markup
 
-from loreg.entities import AliasMove, Details, Page, Version
+from loreg.entities import AliasMove, Details, Page, Role, Version
 from loreg.errors import ConflictError, NotFoundError
 from loreg.local.backend import LocalBackend
 from loreg.refs import AdapterName, Ref, page_path
+from loreg.server.pages.aliases import write_seen
 from loreg.server.pages.cards import render_card
 from loreg.server.pages.commands import command
 from loreg.server.pages.paths import ADAPTER, api_path, parse_adapter_path, with_query
@@ -36,7 +37,10 @@ class Snippet(Value, frozen=True):
 
 
 class AdapterView(Value, frozen=True):
-    """What the page shows; ``details`` are of the newest version that is not yanked, or of the newest."""
+    """What the page shows; ``details`` are of the newest version that is not yanked, or of the newest.
+
+    Who ``may_move`` an alias sends with the form what the page has shown, see :mod:`loreg.server.pages.aliases`.
+    """
 
     adapter: AdapterName
     details: Details
@@ -47,6 +51,8 @@ class AdapterView(Value, frozen=True):
     aliases: tuple[tuple[str, int], ...]
     moves: tuple[AliasMove, ...]
     next_path: str
+    may_move: bool
+    seen: str
     max_labels: int = _MAX_LABELS
 
 
@@ -58,6 +64,7 @@ async def adapter(request: Request, namespace: str, name: str) -> Response:
     cursor = request.query_params.get("cursor") or None
     versions = await visitor.backend.versions(named, _PAGE, cursor)
     details = await visitor.backend.run(_show_newest, named)
+    aliases = _list_aliases(details.alias_moves)
     view = AdapterView(
         adapter=named,
         details=details,
@@ -65,9 +72,11 @@ async def adapter(request: Request, namespace: str, name: str) -> Response:
         measured=_list_measured(versions.items),
         card=await run_in_threadpool(render_card, details.card),
         snippets=snippets(details.version, visitor.server),
-        aliases=_list_aliases(details.alias_moves),
+        aliases=aliases[:_MAX_ALIASES],
         moves=details.alias_moves[:_MAX_MOVES],
         next_path=with_query(page_path(named), [("cursor", versions.cursor)]) if versions.cursor else "",
+        may_move=bool(visitor.secret) and visitor.access.may(Role.WRITE, named.namespace),
+        seen=write_seen(aliases),
     )
     return page(
         visitor,
@@ -94,7 +103,7 @@ def _list_aliases(moves: Sequence[AliasMove]) -> tuple[tuple[str, int], ...]:
     newest: dict[str, int | None] = {}
     for move in moves:
         newest.setdefault(move.alias, move.number)
-    return tuple((alias, number) for alias, number in sorted(newest.items()) if number is not None)[:_MAX_ALIASES]
+    return tuple((alias, number) for alias, number in sorted(newest.items()) if number is not None)
 
 
 def _list_measured(versions: Sequence[Version]) -> tuple[str, ...]:

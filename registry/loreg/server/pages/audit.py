@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
 from loreg.entities import Event
 from loreg.entities.display.text import printable
-from loreg.refs import parse_adapter_name
+from loreg.entities.webhooks import ACTIONS
+from loreg.errors import UsageError
+from loreg.parsing import parse_event_filter
 from loreg.server.pages.commands import command
 from loreg.server.pages.paths import with_query
 from loreg.server.pages.visitor import HEADERS, PageRoute, get_visitor, page
@@ -19,6 +22,9 @@ from loreg.value import Value
 
 routes = APIRouter(include_in_schema=False, route_class=PageRoute)
 _PAGE, _CSV = 100, 1000  # events
+_FIELDS = ("adapter", "namespace", "author", "action", "since", "until", "pulls")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_MAX_FIELD = 200  # characters
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 
 
@@ -30,41 +36,81 @@ class EventRow(Value, frozen=True):
 
 
 class AuditView(Value, frozen=True):
-    """What the page shows of the events of all adapters, or of one."""
+    """What the page shows of the events that are asked for; ``asked`` is what the fields of its form hold."""
 
-    adapter: str
+    asked: Mapping[str, str]
+    actions: tuple[str, ...]
     rows: tuple[EventRow, ...]
     csv_path: str
     next_path: str
+    time_field: str
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether less is asked for than all events."""
+        return any(self.asked.values())
 
 
 @routes.api_route("/audit", methods=["GET", "HEAD"])
 async def audit(request: Request) -> Response:
     """Show the events that the visitor may read."""
     visitor = await get_visitor(request)
-    adapter = request.query_params.get("adapter", "").strip()
-    name = parse_adapter_name(adapter) if adapter else None
+    asked = {name: _read_field(request, name) for name in _FIELDS}
+    wanted = parse_event_filter(
+        adapter=asked["adapter"],
+        namespace=asked["namespace"],
+        author=asked["author"],
+        actions=[asked["action"]] if asked["action"] else [],
+        since=asked["since"],
+        until=asked["until"],
+        pulls=asked["pulls"] != "false",
+    )
     cursor = request.query_params.get("cursor") or None
     is_csv = request.query_params.get("format") == "csv"
-    events = await visitor.backend.events(_CSV if is_csv else _PAGE, cursor, adapter=name)
+    events = await visitor.backend.events(_CSV if is_csv else _PAGE, cursor, wanted)
     if is_csv:
         headers = {**HEADERS, "Content-Disposition": 'attachment; filename="events.csv"'}
         return Response(_to_csv(events.items), 200, headers, "text/csv; charset=utf-8")
+    pairs = list(asked.items())
     view = AuditView(
-        adapter=adapter,
+        asked=asked,
+        actions=tuple(sorted(ACTIONS)),
         rows=tuple(EventRow(event, _describe(event)) for event in events.items),
-        csv_path=with_query("/audit", [("adapter", adapter), ("format", "csv")]),
-        next_path=with_query("/audit", [("adapter", adapter), ("cursor", events.cursor)]) if events.cursor else "",
+        csv_path=with_query("/audit", [*pairs, ("format", "csv")]),
+        next_path=with_query("/audit", [*pairs, ("cursor", events.cursor)]) if events.cursor else "",
+        time_field="text" if any(map(_is_no_date, (asked["since"], asked["until"]))) else "date",
     )
     return page(
         visitor,
         "audit.html",
         title="Audit",
         view=view,
-        command=command("log", adapter) if adapter else command("events"),
-        api=with_query("/api/v1/events", [("adapter", adapter)]),
+        command=_command(asked),
+        api=with_query("/api/v1/events", pairs),
         document=events,
     )
+
+
+def _is_no_date(text: str) -> bool:
+    """Return whether a field for dates would not show what is asked for: a time, or a span before now."""
+    return bool(text) and not _DATE.fullmatch(text)
+
+
+def _read_field(request: Request, name: str) -> str:
+    """Return a field of the form. Raises UsageError for one that nobody types."""
+    value = request.query_params.get(name, "").strip()
+    if len(value) > _MAX_FIELD:
+        raise UsageError(
+            f"{name} has {len(value):,} characters, expected {_MAX_FIELD} at most", hint="loreg events --help"
+        )
+    return value
+
+
+def _command(asked: Mapping[str, str]) -> str:
+    if asked["adapter"] and not any(value for name, value in asked.items() if name != "adapter"):
+        return command("log", asked["adapter"])
+    options = [word for name, value in asked.items() if value and name != "pulls" for word in (f"--{name}", value)]
+    return command("events", *options, *(["--no-pulls"] if asked["pulls"] == "false" else []))
 
 
 def _describe(event: Event) -> str:

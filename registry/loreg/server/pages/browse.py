@@ -23,7 +23,7 @@ FACETS = "/facets"
 _PAGE = 25  # versions
 _MAX_LENGTH, _MAX_WORDS = 512, 20
 _MANY = ("task", "module", "rank", "metric", "label")
-ONE = ("text", "base", "namespace", "author", "variant", "sort", "best", "all_versions", "cursor")
+ONE = ("text", "base", "namespace", "author", "variant", "loads_in", "sort", "best", "all_versions", "cursor")
 Pairs = list[tuple[str, str]]
 
 
@@ -111,6 +111,7 @@ def parse_query(pairs: Pairs) -> tuple[Query, str, str]:
         namespace=one["namespace"],
         author=one["author"],
         variant=one["variant"],
+        loads_in=one["loads_in"],
         sort=parse_order(one["sort"], one["best"], one["text"]),
         best=bool(one["best"]),
         all_versions=one["all_versions"] in ("1", "true", "on"),
@@ -154,6 +155,8 @@ def _list_conditions(pairs: Pairs) -> Iterable[tuple[str, str]]:
                 if name == "all_versions"
                 else f"{name} {value}"
                 if name == "rank"
+                else f"loads in {value}"
+                if name == "loads_in"
                 else f"{name}: {value}"
             )
             yield shown, with_query("/", [pair for pair in pairs if pair != (name, value) and pair[0] != "cursor"])

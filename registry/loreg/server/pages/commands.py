@@ -25,6 +25,7 @@ def search_command(query: Query, sort: str, best: str) -> str:
         *([("--namespace", query.namespace)] if query.namespace else []),
         *([("--author", query.author)] if query.author else []),
         *([("--variant", query.variant)] if query.variant else []),
+        *([("--loads-in", query.loads_in)] if query.loads_in else []),
         *([("--best", best)] if best else []),
         *([("--sort", sort)] if sort else []),
     ]

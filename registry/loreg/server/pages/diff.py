@@ -8,9 +8,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
-from loreg.byte_sizes import format_size
 from loreg.entities import AdapterDiff, Details, FieldDiff, Metric, ModuleDiff, Version
-from loreg.entities.display.text import format_ranks, tell_apart
+from loreg.entities.display.text import tell_apart
 from loreg.errors import LoregError, UsageError
 from loreg.local.backend import LocalBackend
 from loreg.manifest import File
@@ -18,7 +17,7 @@ from loreg.refs import AdapterName, Ref
 from loreg.server.pages.commands import command
 from loreg.server.pages.inspection import read_structure
 from loreg.server.pages.paths import CHOOSE_DIFF, DIFF, diff_path, parse_adapter_path
-from loreg.server.pages.templating import base_name, format_count
+from loreg.server.pages.version_facts import list_facts
 from loreg.server.pages.visitor import PageRoute, Visitor, get_visitor, page
 from loreg.value import Value
 from loreg.verbs.diff import diff_headers
@@ -142,32 +141,13 @@ def _compare_metric(name: str, before: Metric | None, after: Metric | None) -> M
 
 def _compare_facts(a: Version, b: Version) -> tuple[FieldDiff, ...]:
     """Return what is known of the two versions where it differs: facts, tasks, labels and the message."""
-    before, after = (_list_facts(version) for version in (a, b))
+    before, after = (list_facts(version) for version in (a, b))
     names = [*before, *(name for name in after if name not in before)]
     return tuple(
         FieldDiff(name, before.get(name, ""), after.get(name, ""))
         for name in names
         if before.get(name, "") != after.get(name, "")
     )
-
-
-def _list_facts(version: Version) -> Mapping[str, str]:
-    facts = version.facts
-    return {
-        "Base": base_name(version.base, facts.base_hint),
-        "Base, by content": version.base.digest[:12] if version.base else "",
-        "Variant": facts.variant,
-        "Rank": format_ranks(version),
-        "Alpha": f"{facts.alpha:.6g}",
-        "Modules": ", ".join(f"{kind.count} × {kind.name}" for kind in facts.module_types),
-        "Parameters": format_count(facts.parameters),
-        "Stored as": facts.dtype,
-        "Size": format_size(version.size),
-        "Task type": facts.task_type,
-        "Author": version.author,
-        **{f"Task {task}": "yes" for task in version.tasks},
-        **{f"Label {key}": value for key, value in version.labels.items()},
-    }
 
 
 def _compare_files(before: Sequence[File], after: Sequence[File]) -> tuple[tuple[FileChange, ...], int]:

@@ -26,6 +26,7 @@ _TITLES = {
     FacetKind.MODULE: "Module",
     FacetKind.VARIANT: "Variant",
     FacetKind.NAMESPACE: "Namespace",
+    FacetKind.LOADS_IN: "Loads in",
     FacetKind.METRIC: "Best by metric",
 }
 _STEPS = 100  # about as many as a slider has

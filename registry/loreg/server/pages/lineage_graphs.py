@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 from loreg.entities import LineageEdge
 from loreg.entities.display.text import printable
@@ -19,7 +19,7 @@ _MAX_CENTRED = 12  # nodes of a layer: of longer ones the first lie at the top, 
 
 
 class Node(Value, frozen=True):
-    """A version, or what stands in place of one: ``kind`` is center, version, base, folder, gone or hidden."""
+    """A version, or what is related to one: ``kind`` is center, version, base, export, bake, folder, gone or hidden."""
 
     x: int
     y: int
@@ -29,12 +29,16 @@ class Node(Value, frozen=True):
 
 
 class Arrow(Value, frozen=True):
-    """A curve from a parent to a child, with its weight and where that is written; empty if it is not."""
+    """A curve from a parent to a child, with its label and where that is written; empty if it is not.
+
+    ``anchor`` is SVG's: which end of the text is there.
+    """
 
     curve: str
     label: str
     x: int
     y: int
+    anchor: str
     title: str
 
 
@@ -49,11 +53,22 @@ class LineageGraph(Value, frozen=True):
 
 
 class Link(Value, frozen=True):
-    """An edge between two nodes, each named by what only it has; ``weight`` is None from a base."""
+    """An edge between two nodes, each named by what only it has; ``label`` says what it is, or its weight."""
 
     parent: str
     child: str
-    weight: float | None
+    label: str
+
+
+class Relative(Value, frozen=True):
+    """What is no version: above ``of`` if it is a base, else below it; ``of`` empty for the version in the middle."""
+
+    key: str
+    name: str
+    path: str
+    kind: str
+    label: str
+    of: str = ""
 
 
 def name_source(edge: LineageEdge) -> str:
@@ -71,24 +86,28 @@ def kind_of_source(edge: LineageEdge) -> str:
 
 
 def draw_lineage(
-    ref: str, digest: str, above: Sequence[LineageEdge], below: Sequence[LineageEdge], base: tuple[str, str] | None
+    ref: str,
+    digest: str,
+    above: Sequence[LineageEdge],
+    below: Sequence[LineageEdge],
+    relatives: Sequence[Relative] = (),
 ) -> LineageGraph:
-    """Return the picture of a version with what it was made from and into; ``base`` is name and path of its base."""
+    """Return the picture of a version with what it was made from and into, and what else is related to it.
+
+    Of the ``relatives`` a base comes before those that it came from.
+    """
     shown: dict[str, tuple[str, str, str]] = {ref: (ref, ref_path(ref), "center")}
     links = [_link(edge, ref, digest, shown) for edge in (*above, *below)]
     upward, downward = links[: len(above)], links[len(above) :]
     layers = _find_layers(ref, upward, downward)
-    if base is not None:
-        shown["base"] = (*base, "base")
-        layers["base"] = min(layers.values()) - 1
-        links.append(Link("base", ref, None))
+    links += _add_relatives(ref, relatives, shown, layers)
     places = _place(_order(layers, links))
     nodes = tuple(Node(*places[key], printable(shown[key][0], _MAX_NAME), *shown[key][1:]) for key in places)
     return LineageGraph(
         width=max(x for x, _ in places.values()) + _WIDTH + _MARGIN,
         height=max(y for _, y in places.values()) + _HEIGHT + _MARGIN,
         nodes=nodes,
-        arrows=tuple(_draw(link, places, shown, is_labelled=len(links) <= _MAX_WEIGHTS) for link in links),
+        arrows=tuple(_draw_all(links, places, shown)),
         label=f"Lineage of {ref}: {len(upward)} edges to what it was made from, {len(downward)} to what was made of it",
     )
 
@@ -98,7 +117,26 @@ def _link(edge: LineageEdge, ref: str, digest: str, shown: dict[str, tuple[str, 
     parent = ref if edge.parent.digest == digest else edge.parent_ref or f"sha256:{edge.parent.digest}"
     shown.setdefault(parent, (name_source(edge), ref_path(edge.parent_ref), kind_of_source(edge)))
     shown.setdefault(edge.child, (edge.child, ref_path(edge.child), "version"))
-    return Link(parent, edge.child, edge.parent.weight)
+    return Link(parent, edge.child, f"{edge.parent.weight:.4g} ×")
+
+
+def _add_relatives(
+    ref: str, relatives: Sequence[Relative], shown: dict[str, tuple[str, str, str]], layers: dict[str, int]
+) -> list[Link]:
+    """Add what is no version: exports and bakes on the right of it, bases on the left of all that came of them."""
+    links = []
+    first = min(layers.values())
+    for relative in relatives:
+        of = relative.of or ref
+        shown.setdefault(relative.key, (relative.name, relative.path, relative.kind))
+        if relative.kind == "base":
+            below = layers[of] if relative.of else first
+            layers[relative.key] = min(layers.get(relative.key, below - 1), below - 1)
+            links.append(Link(relative.key, of, relative.label))
+        else:
+            layers[relative.key] = layers[of] + 1
+            links.append(Link(of, relative.key, relative.label))
+    return links
 
 
 def _find_layers(ref: str, upward: Sequence[Link], downward: Sequence[Link]) -> dict[str, int]:
@@ -144,17 +182,29 @@ def _place(rows: Sequence[Sequence[str]]) -> dict[str, tuple[int, int]]:
     return places
 
 
+def _draw_all(
+    links: Sequence[Link], places: Mapping[str, tuple[int, int]], shown: Mapping[str, tuple[str, str, str]]
+) -> Iterator[Arrow]:
+    """Yield the arrows; of several into one node each is labelled where it begins, else where it ends."""
+    into = Counter(link.child for link in links)
+    for link in links:
+        yield _draw(link, places, shown, is_labelled=len(links) <= _MAX_WEIGHTS, at_start=into[link.child] > 1)
+
+
 def _draw(
     link: Link,
     places: Mapping[str, tuple[int, int]],
     shown: Mapping[str, tuple[str, str, str]],
     *,
     is_labelled: bool,
+    at_start: bool,
 ) -> Arrow:
     (x1, y1), (x2, y2) = places[link.parent], places[link.child]
     x1, y1, y2 = x1 + _WIDTH, y1 + _HEIGHT // 2, y2 + _HEIGHT // 2
     bend = max(_APART // 2, (x2 - x1) // 2)
-    weight = "base" if link.weight is None else f"{link.weight:.4g} ×"
-    title = f"{printable(shown[link.parent][0])} in {printable(shown[link.child][0])}: {weight}"
+    title = f"{printable(shown[link.parent][0])} in {printable(shown[link.child][0])}: {link.label}"
     curve = f"M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"
-    return Arrow(curve, weight if is_labelled else "", x2 - 8, y2 - 6 if y1 <= y2 else y2 + 14, title)
+    label = link.label if is_labelled else ""
+    if at_start:
+        return Arrow(curve, label, x1 + 8, y1 - 6 if y1 >= y2 else y1 + 14, "start", title)
+    return Arrow(curve, label, x2 - 8, y2 - 6 if y1 <= y2 else y2 + 14, "end", title)

@@ -7,13 +7,15 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 from starlette.datastructures import QueryParams
 
-from loreg.entities import MergePreview, PreviewFigures, Query
-from loreg.errors import LoregError, NotFoundError, UsageError
+from loreg.entities import MergePreview, PreviewFigures, Version
+from loreg.errors import ConflictError, LoregError, NotFoundError, UsageError
 from loreg.local.backend import LocalBackend
+from loreg.merging.coefficients import LINEAR_METHODS
 from loreg.refs import Ref, parse_ref
 from loreg.server.pages import sessions
+from loreg.server.pages.chosen_sources import SourceMatches, find_matches, is_typing, read_sources
 from loreg.server.pages.error_curve import ErrorCurve, draw_error_curve
-from loreg.server.pages.merge_form import PATH, MergeQuestion, read_question
+from loreg.server.pages.merge_form import MAX_SOURCES, PATH, MergeQuestion, read_question
 from loreg.server.pages.paths import job_path, with_query
 from loreg.server.pages.rank_limits import RankVerdict, judge_ranks
 from loreg.server.pages.visitor import HEADERS, PageRoute, Visitor, get_visitor, page
@@ -22,7 +24,8 @@ from loreg.value import Value
 routes = APIRouter(include_in_schema=False, route_class=PageRoute)
 JOB, RECIPE = "/_/merge-job", "/_/merge.toml"
 _MAX_WORST = 8  # modules
-_MAX_SUGGESTED = 50
+#: The methods that are previewed, as a list to choose from.
+METHODS = tuple(LINEAR_METHODS)
 
 
 class NumbersView(Value, frozen=True):
@@ -37,44 +40,51 @@ class NumbersView(Value, frozen=True):
 class MergeView(Value, frozen=True):
     """What the page shows; ``numbers`` are None where they are still to be computed, or ``problem`` says why not.
 
-    ``suggested`` are refs to add; ``may_ask`` says whether a form can be sent by who looks.
+    ``matches`` are versions to add; ``may_ask`` says whether a form can be sent by who looks. ``is_busy`` if the page
+    asks again by itself.
     """
 
     question: MergeQuestion
-    suggested: tuple[str, ...]
+    matches: SourceMatches
+    versions: tuple[Version, ...]
     numbers: NumbersView | None
     problem: str
     hint: str
+    is_busy: bool
     compute_path: str
     recipe_path: str
     command: str
     may_ask: bool
+    methods: tuple[str, ...] = METHODS
 
 
 @routes.api_route(PATH, methods=["GET", "HEAD"])
 async def merge(request: Request) -> Response:
     """Show the form, and the figures where they are known or asked for."""
     visitor = await get_visitor(request)
-    question = read_question(request.query_params)
+    chosen, text = await read_sources(visitor, MAX_SOURCES)
+    question = read_question(request.query_params, chosen)
     refs = tuple(map(parse_ref, question.sources))
     sources = await visitor.backend.run(LocalBackend.read_sources, refs)
-    numbers, problem, hint = None, "", ""
+    numbers, problem = None, None
     computes = bool(request.query_params.get("compute")) or request.query_params.get("format") == "json"
-    if refs:
+    if refs and not is_typing(visitor):
         try:
             if computes or await run_in_threadpool(visitor.backend.local.has_preview, sources):
                 numbers = await run_in_threadpool(_preview, visitor, refs, question)
         except NotFoundError:
             raise
         except LoregError as error:
-            problem, hint = error.outside, error.hint
+            problem = error
     first = sources[0][0] if sources else None
     view = MergeView(
         question=question,
-        suggested=await _suggest(visitor, first.base.digest if first and first.base else ""),
+        matches=await find_matches(visitor, text, first.base.digest if first and first.base else ""),
+        versions=tuple(version for version, _ in sources),
         numbers=numbers,
-        problem=problem,
-        hint=hint,
+        problem=problem.outside if problem else "",
+        hint=problem.hint if problem else "",
+        is_busy=isinstance(problem, ConflictError),
         compute_path=with_query(PATH, [*question.pairs, ("compute", "1")]),
         recipe_path=with_query(RECIPE, question.pairs),
         command=question.command("--dry-run") if refs else "",
@@ -112,13 +122,14 @@ async def submit(request: Request) -> Response:
         "weights": list(question.weights),
         "name": fields.get("name", "").strip(),
         **({"rank": question.rank} if question.rank else {}),
+        "method": question.method,
     }
     job = await visitor.backend.submit("merge", document)
     return RedirectResponse(job_path(job.id), 303)
 
 
 def _preview(visitor: Visitor, refs: tuple[Ref, ...], question: MergeQuestion) -> NumbersView:
-    preview = visitor.backend.local.preview_merge(refs, question.weights, question.rank)
+    preview = visitor.backend.local.preview_merge(refs, question.weights, question.rank, question.method)
     worst = sorted(preview.modules, key=lambda module: (-module.epsilon, -module.norm))
     return NumbersView(
         preview=preview,
@@ -126,9 +137,3 @@ def _preview(visitor: Visitor, refs: tuple[Ref, ...], question: MergeQuestion) -
         worst=tuple(worst[:_MAX_WORST]),
         servers=judge_ranks([module.rank for module in preview.modules]),
     )
-
-
-async def _suggest(visitor: Visitor, base: str) -> tuple[str, ...]:
-    """Return the refs of adapters to add: those of the same base, where it is known."""
-    results = await visitor.backend.search(Query(base=base, limit=_MAX_SUGGESTED))
-    return tuple(version.ref for version in results.items)

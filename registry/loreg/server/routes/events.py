@@ -15,7 +15,8 @@ from fastapi.responses import StreamingResponse
 from loreg.catalog.event_feed import FeedEvent, FeedPosition, parse_position
 from loreg.entities import Access, Event, Page
 from loreg.errors import LoregError
-from loreg.refs import parse_adapter_name, parse_adapter_pattern
+from loreg.parsing import parse_event_filter
+from loreg.refs import parse_adapter_pattern
 from loreg.server.dependencies import Cursor, Limit, Words
 from loreg.server.event_hub import Batch, EventHub, Listener
 from loreg.server.pagination import page_response
@@ -34,10 +35,18 @@ async def events(
     limit: Limit = 50,
     cursor: Cursor = None,
     adapter: Annotated[str, Query(max_length=193, description="Those of this adapter alone.")] = "",
+    namespace: Annotated[str, Query(max_length=96, description="Or - for adapters that have none.")] = "",
+    author: Annotated[str, Query(max_length=128, description="Those of this person or token alone.")] = "",
+    action: Words = (),
+    since: Annotated[str, Query(max_length=40, description="A date, or a date and a time.")] = "",
+    until: Annotated[str, Query(max_length=40, description="Until the end of that date, or that time.")] = "",
+    pulls: Annotated[bool, Query(description="Also those of pulls, which change nothing.")] = True,
 ) -> Response:
     """Return a page of events that the caller may read, the newest first."""
-    name = parse_adapter_name(adapter) if adapter else None
-    return await page_response(functools.partial(backend.events, adapter=name), limit, cursor)
+    wanted = parse_event_filter(
+        adapter=adapter, namespace=namespace, author=author, actions=action, since=since, until=until, pulls=pulls
+    )
+    return await page_response(functools.partial(backend.events, wanted=wanted), limit, cursor)
 
 
 @routes.get("/events/stream", response_class=StreamingResponse, responses=error_responses())

@@ -44,6 +44,7 @@ async def get_query(
     namespace: Annotated[str, Query(max_length=96, description="Or - for adapters that have none.")] = "",
     author: Annotated[str, Query(max_length=128)] = "",
     variant: Annotated[str, Query(max_length=32)] = "",
+    loads_in: Annotated[str, Query(max_length=32, description="A server that takes them, as vllm.")] = "",
     all_versions: bool = False,
 ) -> Search:
     """Return the conditions, which are written as on the command line: ``metric=accuracy>=0.9``. Raises UsageError."""
@@ -58,6 +59,7 @@ async def get_query(
         namespace=namespace,
         author=author,
         variant=variant,
+        loads_in=loads_in,
         all_versions=all_versions,
     )
 
@@ -107,7 +109,7 @@ def _in_order(conditions: Search, sort: str, best: str) -> Search:
 
 @routes.get("/facets", response_model=Facets, responses=error_responses())
 async def facets(backend: AsyncBackendDep, conditions: QueryDep) -> Response:
-    """Count what the versions of a search have: tasks, bases, ranks, modules, variants, namespaces, metrics."""
+    """Count what the versions of a search have: tasks, bases, ranks, modules, servers that take them, metrics, …."""
     return json_response(await backend.facets(conditions))
 
 

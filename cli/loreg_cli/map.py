@@ -1,0 +1,67 @@
+"""``loreg map``: run one function over the versions of many adapters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from loreg_cli.options import format_option, open_registry, wide_options
+from loreg_cli.output import echo, print_json, print_table, warn
+from loreg_cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from loreg.entities import MapReport
+
+_FAILED = 5
+
+
+@click.command("map")
+@click.argument("probe")
+@click.argument("pattern", default="*")
+@click.option("--again", is_flag=True, help="Also versions of which this release of the probe said something.")
+@click.option("--processes", type=int, metavar="N", help="How many at once; default: as many as processors.")
+@wide_options
+@format_option
+@click.pass_context
+def map(  # noqa: A001  a command is called as it is typed
+    context: click.Context, probe: str, pattern: str, again: bool, processes: int | None, format_: str
+) -> None:
+    """Run a probe over the versions of the adapters that match PATTERN, and record what it says of each.
+
+    Probes: check (which rules hold in every server, by the header alone), sketch (what identify finds by), spectra
+    (singular values), and those of other packages. Versions of which it said something are left out. Ctrl-C or a kill
+    loses nothing: the same command goes on. Exit code 5 if it could say nothing of some. quiet prints those.
+
+    \b
+    loreg map check
+    loreg map spectra 'team/*' --processes 4
+    """
+    with progress_bar() as progress:
+        report = open_registry().map(probe, pattern, again=again, processes=processes, progress=progress)
+    if format_ == "json":
+        print_json(report, ok=report.ok)
+    elif format_ == "quiet":
+        for ref, _ in report.failed:
+            echo(ref)
+    else:
+        _print_report(report)
+    context.exit(0 if report.ok else _FAILED)
+
+
+def _print_report(report: MapReport) -> None:
+    run = report.run
+    if report.failed:
+        print_table(["FAILED", "WHY"], report.failed)
+    if report.failed_count > len(report.failed):
+        warn(f"and {report.failed_count - len(report.failed):,} more")
+    rate = f" in {report.seconds:.1f} s, {report.recorded / report.seconds:,.0f} a second" if report.recorded else ""
+    echo(f"{run.probe}: {report.recorded:,} of {run.versions:,} versions{rate}")
+    if run.resumed:
+        echo(f"{run.done:,} were done before, by a run that was ended")
+    if report.failed_count:
+        echo(f"{report.failed_count:,} could not be read")
+    if report.retries:
+        warn(f"{report.retries:,} times a worker ended, and what it had was begun once more")
+    if report.gone:
+        warn(f"{report.gone:,} versions were deleted meanwhile")

@@ -1,0 +1,202 @@
+"""Runs of one probe over many versions, and their chunks, as a fence: each is recorded once, whoever does it twice.
+
+Who claims a chunk counts its attempts up, and records what came of it only as long as they are the last to have
+claimed it: in the transaction that writes the facts (Gray and Cheriton 1989 call such a number a fence).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import and_, delete, func, insert, select, update
+
+from loreg.catalog.patterns import is_match
+from loreg.catalog.schema import (
+    adapter_table,
+    fact_table,
+    file_table,
+    map_chunk_table,
+    map_run_table,
+    version_table,
+)
+from loreg.catalog.transaction import Transaction
+from loreg.entities import MapChunk, MapRun, ProbedVersion
+from loreg.manifest import File
+from loreg.refs import AdapterName, AdapterPattern
+
+_PAGE = 10_000  # versions, and chunks, in one statement
+_OPEN, _CLAIMED, _DONE, _SPLIT = "open", "claimed", "done", "split"
+
+
+def find_unfinished(tx: Transaction, wanted: MapRun) -> MapRun | None:
+    """Return the unfinished run of that probe, release and selection, with what is done of it; None if there is none.
+
+    Chunks that somebody claimed are open again: call it when nobody else drives a run.
+    """
+    of_probe = (map_run_table.c.probe == wanted.probe) & map_run_table.c.finished_at.is_(None)
+    for row in tx.connection.execute(select(map_run_table).where(of_probe).order_by(map_run_table.c.id.desc())):
+        if (row.release, row.selection) == (wanted.release, _selection_of(wanted)):
+            claimed = (map_chunk_table.c.run_id == row.id) & (map_chunk_table.c.state == _CLAIMED)
+            tx.connection.execute(update(map_chunk_table).where(claimed).values(state=_OPEN))
+            done, versions = _count(tx, row.id)
+            return MapRun(row.id, row.probe, row.release, wanted.pattern, wanted.again, versions, done, True)
+    return None
+
+
+def select_versions(
+    tx: Transaction, wanted: MapRun, pattern: AdapterPattern, after: int, last: int
+) -> Sequence[tuple[int, int]]:
+    """Return a page of the ids, from behind ``after`` up to ``last``, and bytes of the versions that are to be probed.
+
+    Those are the ones of which this release of the probe has said nothing, or could say nothing; or all ``again``.
+    """
+    is_known = and_(
+        fact_table.c.version_id == version_table.c.id,
+        fact_table.c.probe == wanted.probe,
+        fact_table.c.release == wanted.release,
+        fact_table.c.error == "",
+    )
+    query = (
+        select(version_table.c.id, version_table.c.bytes)
+        .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+        .where(version_table.c.id > after, version_table.c.id <= last, is_match(tx, pattern))
+        .order_by(version_table.c.id)
+        .limit(_PAGE)
+    )
+    if not wanted.again:
+        query = query.where(~select(fact_table.c.version_id).where(is_known).exists())
+    return [(row.id, row.bytes) for row in tx.connection.execute(query)]
+
+
+def last_version_id(tx: Transaction) -> int:
+    """Return the id of the newest version; 0 if there is none."""
+    return tx.connection.execute(select(func.max(version_table.c.id))).scalar() or 0
+
+
+def begin(tx: Transaction, wanted: MapRun, last: int, chunks: Iterable[Sequence[int]]) -> MapRun:
+    """Record a new run over these chunks of ids; unfinished ones of the same probe are given up, chunks and all."""
+    of_probe = map_run_table.c.probe == wanted.probe
+    runs = select(map_run_table.c.id).where(of_probe)
+    tx.connection.execute(delete(map_chunk_table).where(map_chunk_table.c.run_id.in_(runs)))
+    is_open = of_probe & map_run_table.c.finished_at.is_(None)
+    tx.connection.execute(update(map_run_table).where(is_open).values(finished_at=tx.at))
+    row = {
+        "probe": wanted.probe, "release": wanted.release, "selection": _selection_of(wanted), "last_version_id": last,
+        "author": tx.author, "started_at": tx.at,
+    }  # fmt: skip
+    run_id = tx.connection.execute(insert(map_run_table).returning(map_run_table.c.id), row).scalar_one()
+    versions = 0
+    numbered = enumerate(chunks, 1)
+    while page := list(islice(numbered, _PAGE)):
+        versions += sum(len(ids) for _, ids in page)
+        _add(tx, run_id, page)
+    return MapRun(run_id, wanted.probe, wanted.release, wanted.pattern, wanted.again, versions, 0, False)
+
+
+def claim(tx: Transaction, run_id: int, limit: int) -> list[MapChunk]:
+    """Claim up to ``limit`` open chunks, and return them with the versions that are still there."""
+    is_open = (map_chunk_table.c.run_id == run_id) & (map_chunk_table.c.state == _OPEN)
+    numbers = select(map_chunk_table.c.number).where(is_open).order_by(map_chunk_table.c.number).limit(limit)
+    claimed = (
+        update(map_chunk_table)
+        .where(is_open, map_chunk_table.c.number.in_(numbers))
+        .values(state=_CLAIMED, attempts=map_chunk_table.c.attempts + 1)
+        .returning(map_chunk_table)
+    )
+    rows = sorted(tx.connection.execute(claimed).all(), key=lambda row: row.number)
+    versions = _read_versions(tx, [version_id for row in rows for version_id in row.version_ids])
+    return [
+        MapChunk(run_id, row.number, row.attempts, tuple(versions[i] for i in row.version_ids if i in versions))
+        for row in rows
+    ]
+
+
+def finish(tx: Transaction, chunk: MapChunk) -> bool:
+    """Mark a chunk as done; return False, and change nothing, if another claimed it since, or did it."""
+    return _leave(tx, chunk, _DONE)
+
+
+def give_back(tx: Transaction, chunk: MapChunk) -> bool:
+    """Let a chunk be claimed again, unless another claimed it since."""
+    return _leave(tx, chunk, _OPEN)
+
+
+def split(tx: Transaction, chunk: MapChunk) -> bool:
+    """Put two chunks of half as many versions in the place of one, unless another claimed it since."""
+    if not _leave(tx, chunk, _SPLIT):
+        return False
+    of_run = map_chunk_table.c.run_id == chunk.run_id
+    last = tx.connection.execute(select(func.max(map_chunk_table.c.number)).where(of_run)).scalar_one()
+    ids = [version.id for version in chunk.versions]
+    middle = len(ids) // 2
+    _add(tx, chunk.run_id, [(last + 1, ids[:middle]), (last + 2, ids[middle:])])
+    return True
+
+
+def close(tx: Transaction, run_id: int) -> None:
+    """Mark a run as finished."""
+    tx.connection.execute(update(map_run_table).where(map_run_table.c.id == run_id).values(finished_at=tx.at))
+
+
+def lock_present(tx: Transaction, version_ids: Collection[int]) -> frozenset[int]:
+    """Return those of the ids whose versions are there, and stay until the transaction ends.
+
+    One that is being deleted at this moment counts as gone: nobody waits for the other.
+    """
+    query = select(version_table.c.id).where(version_table.c.id.in_(sorted(version_ids))).order_by(version_table.c.id)
+    rows = tx.connection.execute(query.with_for_update(read=True, key_share=True, skip_locked=True))
+    return frozenset(rows.scalars())
+
+
+def _leave(tx: Transaction, chunk: MapChunk, state: str) -> bool:
+    is_ours = and_(
+        map_chunk_table.c.run_id == chunk.run_id,
+        map_chunk_table.c.number == chunk.number,
+        map_chunk_table.c.state == _CLAIMED,
+        map_chunk_table.c.attempts == chunk.attempts,
+    )
+    return bool(tx.connection.execute(update(map_chunk_table).where(is_ours).values(state=state)).rowcount)
+
+
+def _add(tx: Transaction, run_id: int, numbered: Iterable[tuple[int, Sequence[int]]]) -> None:
+    rows = [
+        {"run_id": run_id, "number": number, "version_ids": list(ids), "state": _OPEN, "attempts": 0}
+        for number, ids in numbered
+    ]
+    if rows:
+        tx.connection.execute(insert(map_chunk_table), rows)
+
+
+def _count(tx: Transaction, run_id: int) -> tuple[int, int]:
+    """Return how many versions of a run are done, and how many it has."""
+    query = select(map_chunk_table.c.state, map_chunk_table.c.version_ids).where(map_chunk_table.c.run_id == run_id)
+    sizes = [(row.state, len(row.version_ids)) for row in tx.connection.execute(query) if row.state != _SPLIT]
+    return sum(size for state, size in sizes if state == _DONE), sum(size for _, size in sizes)
+
+
+def _selection_of(wanted: MapRun) -> dict[str, Any]:
+    return {"pattern": wanted.pattern, "again": wanted.again}
+
+
+def _read_versions(tx: Transaction, version_ids: Sequence[int]) -> dict[int, ProbedVersion]:
+    """Return the versions that are still there, by id, with their files."""
+    files: dict[int, list[File]] = {}
+    refs: dict[int, str] = {}
+    for ids in _batches(version_ids):
+        of_files = select(file_table.c.version_id, file_table.c.path, file_table.c.digest, file_table.c.size)
+        for row in tx.connection.execute(of_files.where(file_table.c.version_id.in_(ids)).order_by(file_table.c.path)):
+            files.setdefault(row.version_id, []).append(File(row.path, row.digest, row.size))
+        query = (
+            select(version_table.c.id, adapter_table.c.namespace, adapter_table.c.name, version_table.c.number)
+            .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
+            .where(version_table.c.id.in_(ids))
+        )
+        rows = tx.connection.execute(query)
+        refs |= {row.id: f"{AdapterName(row.namespace, row.name)}:v{row.number}" for row in rows}
+    return {version_id: ProbedVersion(version_id, ref, tuple(files[version_id])) for version_id, ref in refs.items()}
+
+
+def _batches(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (ids[start : start + 1000] for start in range(0, len(ids), 1000))

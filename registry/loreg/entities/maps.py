@@ -1,0 +1,63 @@
+"""One probe over many versions: the run, its chunks, and what came of it."""
+
+from __future__ import annotations
+
+from loreg.manifest import File
+from loreg.value import Value
+
+
+class ProbedVersion(Value, frozen=True):
+    """A version that is to be probed: the id of its row, its ref, and its files."""
+
+    id: int
+    ref: str
+    files: tuple[File, ...]
+
+
+class MapRun(Value, frozen=True):
+    """One probe, of one release, over ``versions`` of the adapters that match ``pattern``; ``done`` of them are done.
+
+    With ``again`` also over those that the probe said something of. ``resumed`` if an earlier call began it.
+    """
+
+    id: int
+    probe: str
+    release: str
+    pattern: str
+    again: bool
+    versions: int
+    done: int
+    resumed: bool
+
+
+class MapChunk(Value, frozen=True):
+    """Some versions of a run that one process probes at once, for the ``attempts``-th time.
+
+    Those that were deleted since the run began are not among them.
+    """
+
+    run_id: int
+    number: int
+    attempts: int
+    versions: tuple[ProbedVersion, ...]
+
+
+class MapReport(Value, frozen=True):
+    """What came of a run: how many versions it was over, and of how many of them the probe said something now.
+
+    ``failed`` are the first hundred of which it could say nothing, each with the reason, and ``gone`` those that were
+    deleted meanwhile. ``retries`` counts chunks that were begun once more, for their process ended.
+    """
+
+    run: MapRun
+    recorded: int
+    failed: tuple[tuple[str, str], ...]
+    failed_count: int
+    gone: int
+    retries: int
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the probe could say something of every version."""
+        return self.failed_count == 0

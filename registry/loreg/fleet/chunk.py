@@ -1,0 +1,107 @@
+"""Probe the versions of one chunk: what every worker does, a process of this machine or a task on Ray.
+
+A worker reads the store and nothing else; what it says goes back to who drives the run, who alone writes the catalog.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loreg.adapters.config import CONFIG_NAME
+from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure, read_structure
+from loreg.entities import MapChunk, NewFacts, ProbedVersion
+from loreg.errors import ConflictError, LoregError, UnavailableError
+from loreg.manifest import File
+from loreg.probes.adapter import ProbedAdapter
+from loreg.probes.probe import Probe, find_probe
+from loreg.storage import Blob, BlobStore, open_store
+from loreg.version import VERSION
+
+_IN_MEMORY = 64 * 1024**2  # bytes of weights that are read at once; larger ones are copied to a file
+
+
+@dataclass(frozen=True)
+class ChunkTask:
+    """A chunk, the probe, and where the store is. Keys are not in it: a worker has those of its own environment.
+
+    ``version`` is that of the loreg that drives the run.
+    """
+
+    chunk: MapChunk
+    probe: str
+    release: str
+    storage_url: str
+    storage_endpoint: str
+    version: str = VERSION
+
+
+@dataclass(frozen=True)
+class ChunkAnswer:
+    """What the probe says of the versions of a chunk, by id; or the ``error`` for which no version is to blame."""
+
+    facts: Mapping[int, NewFacts] = field(default_factory=dict)
+    error: LoregError | None = None
+
+
+def probe_chunk(task: ChunkTask) -> ChunkAnswer:
+    """Probe every version of a chunk. Nothing is raised: an error that is no version's is part of the answer."""
+    try:
+        probe = find_probe(task.probe)
+        _refuse_other_release(task, probe)
+        store = _open(task.storage_url, task.storage_endpoint)
+        return ChunkAnswer({version.id: probe_version(store, probe, version) for version in task.chunk.versions})
+    except LoregError as error:
+        return ChunkAnswer(error=error)
+
+
+def probe_version(store: BlobStore, probe: Probe, version: ProbedVersion) -> NewFacts:
+    """Return what a probe says of a stored version. Raises UnavailableError where the store does not answer."""
+    files = {file.path: file for file in version.files}
+    names = tuple(files)
+    try:
+        if not probe.reads_weights:
+            return probe.run(ProbedAdapter(_read_header(store, version.ref, files), names))
+        with tempfile.TemporaryDirectory(prefix="loreg-map-") as folder:
+            for name in (CONFIG_NAME, WEIGHTS_NAME):
+                _fetch(store, files[name], Path(folder) / name)
+            return probe.run(ProbedAdapter(read_structure(Path(folder)), names))
+    except UnavailableError:
+        raise
+    except LoregError as error:
+        return probe.failure(error)
+
+
+def _read_header(store: BlobStore, ref: str, files: Mapping[str, File]) -> AdapterStructure:
+    config, weights = files[CONFIG_NAME], files[WEIGHTS_NAME]
+    return read_remote_structure(
+        Path(ref),
+        store.read(config.sha256, config.size),
+        weights.size,
+        lambda start, size: store.read_part(weights.sha256, start, size),
+    )
+
+
+def _fetch(store: BlobStore, file: File, path: Path) -> None:
+    """Write a stored file to ``path``, compared with its digest; it need not survive the machine."""
+    if file.size > _IN_MEMORY:
+        store.get(Blob(file.sha256, file.size), path)
+    else:
+        path.write_bytes(store.read(file.sha256, file.size))
+
+
+def _refuse_other_release(task: ChunkTask, probe: Probe) -> None:
+    if (VERSION, probe.release) != (task.version, task.release):
+        raise ConflictError(
+            f"this worker has loreg {VERSION} and {probe.name} {probe.release}, the run was begun by loreg "
+            f"{task.version} with {task.release}",
+            hint="install the same packages everywhere",
+        )
+
+
+@functools.cache
+def _open(url: str, endpoint: str) -> BlobStore:
+    return open_store(url, endpoint, is_new=lambda: False)

@@ -1,0 +1,137 @@
+"""Drive a run: give chunks to workers, record what they say, and find the adapter that ends whoever reads it."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Protocol
+
+from loreg.entities import MapChunk, MapReport, MapRun, Progress
+from loreg.fleet.chunk import ChunkAnswer, ChunkTask
+from loreg.probes.probe import Probe
+from loreg.upkeep import Maps
+
+_MAX_DEATHS = 3  # of workers that had a chunk, seen by this driver, until it is halved
+_MAX_ATTEMPTS = 10  # of a chunk, whatever became of the drivers, until it is halved
+_MAX_LISTED = 100
+
+
+class Executor(Protocol):
+    """Workers that probe chunks, each one at a time. Close it when done, whatever happens."""
+
+    def room(self) -> int:
+        """Return how many chunks would be begun at once."""
+        ...
+
+    def submit(self, task: ChunkTask) -> None:
+        """Begin a chunk, if there is room."""
+        ...
+
+    def wait(self) -> Sequence[tuple[MapChunk, ChunkAnswer | None]]:
+        """Wait until some chunk ended, and return those that did, None where the worker ended with it."""
+        ...
+
+    def close(self) -> None:
+        """End the workers, whatever they do."""
+        ...
+
+
+@dataclass
+class _Tally:
+    """What came of a run so far."""
+
+    recorded: int = 0
+    retries: int = 0
+    failed_count: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Driver:
+    """Who drives a run. What it knows by itself is only which chunks workers ended with: all else is in the catalog."""
+
+    def __init__(
+        self, maps: Maps, run: MapRun, probe: Probe, executor: Executor, make_task: Callable[[MapChunk], ChunkTask]
+    ) -> None:
+        self._maps = maps
+        self._run = run
+        self._probe = probe
+        self._executor = executor
+        self._make_task = make_task
+        self._queue: deque[MapChunk] = deque()
+        self._deaths: Counter[int] = Counter()  # by the number of the chunk
+        self._tally = _Tally()
+        self._done = run.done
+
+    def drive(self, progress: Progress) -> MapReport:
+        """Probe what is left of the run. Raises what a worker raised for which no version is to blame.
+
+        Whoever ends it meanwhile loses nothing: the next driver goes on.
+        """
+        began = monotonic()
+        in_flight = 0
+        progress("probing", self._done, self._run.versions)
+        while True:
+            in_flight += self._fill()
+            if not in_flight:
+                break
+            ended = self._executor.wait()
+            in_flight += self._fill() - len(ended)  # workers first: what they said is recorded while they go on
+            for chunk, answer in ended:
+                self._take(chunk, answer)
+            progress("probing", self._done, self._run.versions)
+        self._maps.close(self._run)
+        tally = self._tally
+        return MapReport(
+            self._run,
+            tally.recorded,
+            tuple(tally.failed),
+            tally.failed_count,
+            self._run.versions - self._run.done - tally.recorded,
+            tally.retries,
+            monotonic() - began,
+        )
+
+    def _fill(self) -> int:
+        """Give every worker that is free a chunk; return how many were begun."""
+        count = 0
+        while (room := self._executor.room()) > 0:
+            if not self._queue:
+                self._queue.extend(self._maps.claim(self._run, 2 * room))
+            if not self._queue:
+                break
+            self._executor.submit(self._make_task(self._queue.popleft()))
+            count += 1
+        return count
+
+    def _take(self, chunk: MapChunk, answer: ChunkAnswer | None) -> None:
+        if answer is None:
+            self._take_death(chunk)
+        elif answer.error is not None:
+            raise answer.error
+        else:
+            self._record(chunk, answer)
+
+    def _take_death(self, chunk: MapChunk) -> None:
+        """Try a chunk again with which a worker ended; halve it in the end, and give up on the one that is left."""
+        self._deaths[chunk.number] += 1
+        self._tally.retries += 1
+        if self._deaths[chunk.number] < _MAX_DEATHS and chunk.attempts < _MAX_ATTEMPTS:
+            self._maps.give_back(chunk)
+        elif len(chunk.versions) > 1:
+            self._maps.split(chunk)
+        else:
+            failure = self._probe.failure(f"its worker ended {self._deaths[chunk.number]} times while it read this one")
+            self._record(chunk, ChunkAnswer({version.id: failure for version in chunk.versions}))
+
+    def _record(self, chunk: MapChunk, answer: ChunkAnswer) -> None:
+        recorded = self._maps.finish(chunk, answer.facts)
+        if recorded is None:
+            return
+        tally = self._tally
+        self._done += len(chunk.versions)
+        tally.recorded += recorded
+        failures = [(v.ref, answer.facts[v.id].error) for v in chunk.versions if answer.facts[v.id].error]
+        tally.failed_count += len(failures)
+        tally.failed += failures[: _MAX_LISTED - len(tally.failed)]

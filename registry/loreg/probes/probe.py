@@ -1,0 +1,121 @@
+"""Probes: functions from an adapter to facts, those that come with loreg and those that other packages bring.
+
+A package brings one by an entry point of the group ``loreg.probes``: a function of a :class:`ProbedAdapter` that
+returns an object for JSON. Its release is that of the package.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from loreg.checking.servers import rules_release
+from loreg.entities import NewFacts
+from loreg.errors import LoregError, NotFoundError, UnavailableError, UsageError
+from loreg.probes.adapter import ProbedAdapter
+from loreg.suggestions import suggest
+
+GROUP = "loreg.probes"
+_MAX_ERROR = 500  # characters of an error that is recorded
+
+ProbeFunction = Callable[[ProbedAdapter], Mapping[str, object]]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A function from an adapter to facts. What it says may differ from release to release, and by nothing else.
+
+    If it does not read the weights, the structure of the adapter that it is given has no file of them.
+    """
+
+    name: str
+    release: str
+    reads_weights: bool
+    function: ProbeFunction
+
+    def run(self, adapter: ProbedAdapter) -> NewFacts:
+        """Return what the probe says of an adapter; an error of its function is what it says, too.
+
+        Raises UnavailableError where something outside does not answer: that says nothing of the adapter.
+        """
+        try:
+            return self.facts(self.function(adapter))
+        except UnavailableError:
+            raise
+        except Exception as error:
+            return self.failure(error)
+
+    def facts(self, value: Mapping[str, object]) -> NewFacts:
+        """Return what the function returned as facts. Raises UsageError for what JSON cannot say."""
+        try:
+            document = json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(
+                f"the probe {self.name} returned what is no JSON: {error}",
+                hint="return dicts, lists, texts, numbers",
+            ) from error
+        if not isinstance(document, dict):
+            raise UsageError(f"the probe {self.name} returned {type(value).__name__}", hint="return a dict")
+        return NewFacts(self.name, self.release, document)
+
+    def failure(self, error: BaseException | str) -> NewFacts:
+        """Return the facts of an adapter of which the probe can say nothing, and why."""
+        message = error.message if isinstance(error, LoregError) else str(error)
+        kind = "" if isinstance(error, LoregError | str) else f"{type(error).__name__}: "
+        readable = f"{kind}{message}".replace("\x00", "").encode(errors="replace").decode()
+        return NewFacts(self.name, self.release, {}, readable[:_MAX_ERROR] or "it says not why")
+
+
+def list_probes() -> tuple[str, ...]:
+    """Return the names of all probes that are installed."""
+    return tuple(sorted({*_BUILT_IN, *(point.name for point in entry_points(group=GROUP))}))
+
+
+def find_probe(name: str) -> Probe:
+    """Return the probe of that name. Raises NotFoundError, and UsageError for an entry point that does not load."""
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]()
+    point = next(iter(entry_points(group=GROUP, name=name)), None)
+    if point is None:
+        raise NotFoundError(
+            f"there is no probe {name!r}",
+            hint=f"loreg map {' | '.join(list_probes())}",
+            suggestion=suggest(name, list_probes()),
+        )
+    return _load(point)
+
+
+def _load(point: EntryPoint) -> Probe:
+    package = f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
+    try:
+        function = point.load()
+    except Exception as error:
+        raise UsageError(
+            f"the probe {point.name} of {package} does not load: {error}", hint=f"python -c 'import {point.module}'"
+        ) from error
+    reads_weights = bool(getattr(function, "reads_weights", True))
+    return Probe(point.name, point.dist.version if point.dist is not None else "", reads_weights, function)
+
+
+def _check() -> Probe:
+    from loreg.probes import check
+
+    return Probe(check.NAME, rules_release(), False, check.check)
+
+
+def _sketch() -> Probe:
+    from loreg.probes import sketch
+
+    return Probe(sketch.NAME, sketch.RELEASE, True, sketch.sketch)
+
+
+def _spectra() -> Probe:
+    from loreg.probes import spectra
+
+    return Probe(spectra.NAME, spectra.RELEASE, True, spectra.spectra)
+
+
+#: Those that come with loreg, by name; NumPy is imported for those alone that need it.
+_BUILT_IN: Mapping[str, Callable[[], Probe]] = {"check": _check, "sketch": _sketch, "spectra": _spectra}

@@ -68,6 +68,7 @@ def filled(registry: Registry, tmp_path: Path) -> Registry:
     webhook, _ = registry.webhooks.add("https://example.com/hook", patterns=["team/*"])
     with contextlib.suppress(UnavailableError):
         registry.webhooks.test(webhook.id, seconds=0)
+    registry.map("sketch", again=True, processes=1)
     registry.tokens.create("bot", ["write:team"])
     registry.namespaces.set_public("team", True)
     registry.jobs.submit("merge", sources=["team/science"], name="team/merged")

@@ -98,6 +98,7 @@ def test_a_moved_version_has_the_weights_tasks_and_labels_and_no_metric(
 def test_a_second_move_finds_the_versions_there(registry: Registry, tmp_path: Path, old: Path, new: Path):
     push_all(registry, tmp_path, old)
     first = registry.upgrade_base(old, new, ["team/*:prod"], move=True)
+    registry.bases.add(new, ["org/next"])  # what the configuration would name now
     again = registry.upgrade_base(old, new, ["team/*:prod"], move=True)
     assert [a.moved_to for a in again.adapters] == [a.moved_to for a in first.adapters]
     assert len(list(registry.versions("team/copy").all())) == 2

@@ -25,8 +25,11 @@ def move_version(context: Context, details: Details, old: BaseModel, new: Opened
     """
     version, backend = details.version, context.backend
     files = {file.path: file for file in details.files}
-    hint = next((name for name in new.base.names if is_hub_name(name)), "")
-    record = move_record.write_move_record(version, files[WEIGHTS_NAME].sha256, old.digest, new.base.digest)
+    weights = files[WEIGHTS_NAME].sha256
+    if moved := _find_moved(context, details, weights, new.base):
+        return moved
+    hint = next((name for name in new.base.names if "/" in name and is_hub_name(name)), "")
+    record = move_record.write_move_record(version, weights, old.digest, new.base.digest)
     written = {
         CONFIG_NAME: _name_base(context.store.read(files[CONFIG_NAME].sha256), hint),
         move_record.FILE_NAME: record,
@@ -54,6 +57,17 @@ def move_version(context: Context, details: Details, old: BaseModel, new: Opened
                 )
             )
     return committed.version.ref
+
+
+def _find_moved(context: Context, details: Details, weights: str, new: BaseModel) -> str:
+    """Return the ref of the version of the same adapter with these weights on the new base; empty if there is none."""
+    for text in context.backend.with_file(weights):
+        ref = parse_ref(text)
+        if ref.adapter == details.version.adapter:
+            base = context.backend.show(ref).version.base
+            if base is not None and base.digest == new.digest:
+                return text
+    return ""
 
 
 def _name_base(config: bytes, name: str) -> bytes:

@@ -1,4 +1,4 @@
-"""``loreg base``: add, attach, list, show, match and relate base models."""
+"""``loreg base``: add, attach, list, show, match, relate and upgrade base models."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from loreg_cli.merge_options import device_option
 from loreg_cli.options import format_option, open_registry, page_options, table_options, wide_options
 from loreg_cli.output import echo, print_json, print_page, print_pairs, print_table, warn
 from loreg_cli.progress import progress_bar
@@ -29,7 +30,7 @@ _OUTCOMES = {
 
 @click.group()
 def base() -> None:
-    """Add, list, match and relate base models, by content.
+    """Add, list, match, relate and upgrade base models, by content.
 
     \b
     loreg base add ./models/llama --name llama
@@ -221,6 +222,46 @@ def relate(
         echo(f"{child} and {parent} are one base: their content is the same")
     else:
         echo(f"{child} {kind} {parent}: {'verified' if edge.verified else 'declared'}")
+
+
+@base.command("upgrade")
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@click.argument("selection", metavar="[SELECTOR]...", nargs=-1)
+@click.option("--move", is_flag=True, help="Record those that move exactly or can be copied as versions on NEW.")
+@click.option("--also", multiple=True, metavar="REF", help="With --move: this one too, whatever its verdict.")
+@click.option("--probe-set", metavar="FILE", help="Texts to measure on, before and after: JSON Lines, or plain.")
+@device_option
+@table_options
+@format_option
+@click.pass_context
+def upgrade(
+    context: click.Context,
+    old: str,
+    new: str,
+    selection: tuple[str, ...],
+    move: bool,
+    also: tuple[str, ...],
+    probe_set: str | None,
+    device: str,
+    format_: str,
+) -> None:
+    """What an upgrade from OLD to NEW means for the adapters of OLD: move exactly, copy, or train again.
+
+    Folders of the models are compared by weights, names or digests that the registry knows by digests alone. Exit code
+    5 if some must be trained again or are not known, 1 if something could not be read or moved.
+
+    \b
+    loreg base upgrade ./llama ./llama-2
+    loreg base upgrade ./llama ./llama-2 'team/*:prod' --move
+    """
+    from loreg_cli.base_upgrade import print_upgrade
+
+    with progress_bar() as progress:
+        report = open_registry().upgrade_base(
+            old, new, selection, move=move, also=also, probe_set=probe_set, device=device, progress=progress
+        )
+    context.exit(print_upgrade(report, format_))
 
 
 def _print_results(results: Sequence[BaseAttachment], name: str, format_: str) -> None:

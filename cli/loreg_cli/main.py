@@ -16,7 +16,7 @@ from loreg_cli.front_page import START, write_commands
 _SUMMARIES = {
     "backup": "Copy the registry to a folder or to S3, while it is used.",
     "bake": "Write adapters and their base as one model, shard by shard.",
-    "base": "Add, list, match and relate base models, by content.",
+    "base": "Add, list, match, relate and upgrade base models.",
     "bases": "List the bases that adapters were trained on, with counts.",
     "check": "Say what is wrong with adapters, also for a server.",
     "compare": "Compare adapters: angles, shared subspaces, sign conflicts.",

@@ -9,6 +9,7 @@ import click
 from loreg.byte_sizes import format_size
 from loreg_cli.options import format_option, open_registry, wide_options
 from loreg_cli.output import (
+    echo,
     explain_declared_bases,
     format_base,
     format_share,
@@ -73,7 +74,10 @@ def _print_details(details: Details) -> None:
     click.echo()
     files = [(file.path, format_size(file.size), file.sha256[:12]) for file in details.files]
     print_table(["FILE", "SIZE", "SHA256"], files, right=["SIZE"], drop=["SHA256"])
-    if details.provenance:
+    if details.provenance and details.provenance.is_move:
+        click.echo()
+        echo(f"moved from {details.provenance.sources[0].label}, with the same weights")
+    elif details.provenance:
         from loreg_cli.certificate import print_certificate
 
         print_certificate(details.provenance, version.ref)

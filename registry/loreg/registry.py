@@ -81,6 +81,7 @@ from loreg.entities import (
     SyncOptions,
     SyncReport,
     TaskSummary,
+    UpgradeReport,
     Usage,
     UsageBy,
     VerifyReport,
@@ -1001,6 +1002,50 @@ class Registry:
             profiles=[source_text(profile) for profile in profiles],
             against=against,
             header_only=header_only,
+            progress=progress,
+        )
+
+    def upgrade_base(
+        self,
+        old: Path | str,
+        new: Path | str,
+        selection: str | Sequence[str] = (),
+        *,
+        move: bool = False,
+        also: Sequence[str] = (),
+        probe_set: Path | str | None = None,
+        device: str = "auto",
+        progress: Progress = no_progress,
+    ) -> UpgradeReport:
+        """Say what an upgrade of a base means for its adapters, and with ``move`` record them on the new one.
+
+        ``old`` and ``new`` are folders of the models, or names or digests that the registry knows: then digests alone
+        are compared, which say what moves exactly and not how much the rest changed. ``selection`` is as in
+        :meth:`sync`; by default it is every adapter whose newest version was trained on ``old``. With ``move`` those
+        that move exactly or can be copied become versions on the new base, with tasks and labels, where they come
+        from, and no metric; ``also`` names others, adapter by adapter. A second call finds them there.
+
+        ``probe_set`` has texts, as JSON Lines with ``task`` and ``text`` or as one plain file, on which the losses
+        before and after are measured. Raises UsageError, NotFoundError where no version is of that base, and what
+        opening a base raises; what cannot be read or moved is named in the report.
+
+        >>> pushed = registry.push("./science", "team/science", base="./base")
+        >>> baked = registry.bake(["./history"], "./base", "./base-2")
+        >>> report = registry.upgrade_base("./base", "./base-2", move=True)
+        >>> [(a.version.ref, str(a.verdict), a.moved_to) for a in report.adapters]
+        [('team/science:v1', 'copy', 'team/science:v2')]
+        """
+        from loreg.verbs.upgrade_base import upgrade_base
+
+        return upgrade_base(
+            self.context,
+            source_text(old),
+            source_text(new),
+            [selection] if isinstance(selection, str) else selection,
+            move=move,
+            also=also,
+            probe_set=None if probe_set is None else os.fspath(probe_set),
+            device=device,
             progress=progress,
         )
 

@@ -82,8 +82,8 @@ def test_a_delta_of_zero_reads_and_writes_nothing():
 def test_many_adapters_side_by_side_have_the_figures_that_each_has_alone():
     weight, change = draw(40, 30, seed=1), draw(40, 30, seed=2)
     factors = [(draw(40, 16, seed=10 + i), draw(16, 30, seed=200 + i)) for i in range(150)]  # 2,400 columns
-    side_by_side = figures(weight, change, *factors)
-    for pair, actual in zip(factors, side_by_side, strict=True):
+    of_all = figures(weight, change, *factors)
+    for pair, actual in zip(factors, of_all, strict=True):
         (alone,) = figures(weight, change, pair)
         assert actual.read == pytest.approx(alone.read, rel=1e-12)
         assert actual.written == pytest.approx(alone.written, rel=1e-12)

@@ -161,3 +161,5 @@ def test_an_adapter_that_was_taken_in_overlaps_by_one(tmp_path: Path, base: Path
             changed[weight] = state(weight) + config["lora_alpha"] / config["r"] * b @ a
     result = verdict(adapter, base, write_base(tmp_path / "new", changed))
     assert result.overlap == pytest.approx(1, rel=1e-4)
+    assert result.verdict == UpgradeVerdict.RETRAIN
+    assert result.reason == "the upgrade has 100 % of it in: on the new base it would count twice"

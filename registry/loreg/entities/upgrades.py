@@ -16,7 +16,7 @@ class UpgradeVerdict(StrEnum):
     EXACT = "exact"
     #: It can be copied: what it touches has changed, by less than the adapter itself.
     COPY = "copy"
-    #: A tensor is gone or has another shape, or the change is as large as the adapter.
+    #: A tensor is gone or has another shape, the change is as large as the adapter, or has the adapter in it.
     RETRAIN = "retrain"
     #: Not everything could be compared.
     UNKNOWN = "unknown"

@@ -132,11 +132,19 @@ class Source(Value, frozen=True):
 
 
 class Provenance(Displayed, frozen=True):
-    """Where a version came from: the sources, everything needed to repeat it, and what it kept and lost."""
+    """Where a version came from: the sources, everything needed to repeat it, and what it kept and lost.
+
+    Of a version that was moved to another base there is one source, and no certificate: the weights are the same.
+    """
 
     sources: tuple[Source, ...]
     recipe: Mapping[str, Any]
     certificate: Mapping[str, Any]
+
+    @property
+    def is_move(self) -> bool:
+        """Whether the version was moved from another base, and not merged."""
+        return "old_base" in self.recipe
 
     def plot(self) -> Figure:
         """Draw what was kept of each source, by module; return the figure. Raises MissingExtraError without matplotlib.

@@ -28,11 +28,16 @@ from loreg.parsing import parse_label, parse_word, validate_metric
 from loreg.refs import parse_alias
 from loreg.storage import AcceptedUpload, Blob, BlobTransfer, put_bytes
 from loreg.storage.blobs import SMALL
+from loreg.upgrading import move_record
 
-_PARSED_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, provenance.FILE_NAME)
+_PARSED_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, provenance.FILE_NAME, move_record.FILE_NAME)
 
 #: The files that are read whole, and how many bytes they may have.
-_MAX_BYTES = {CONFIG_NAME: MAX_CONFIG_BYTES, provenance.FILE_NAME: 16 * 1024 * 1024}
+_MAX_BYTES = {
+    CONFIG_NAME: MAX_CONFIG_BYTES,
+    provenance.FILE_NAME: 16 * 1024 * 1024,
+    move_record.FILE_NAME: move_record.MAX_BYTES,
+}
 _MAX_ENTRIES = 1000  # tasks, labels, metrics or aliases
 _MAX_MESSAGE = 64 * 1024  # characters
 
@@ -209,11 +214,12 @@ def _read_card(blobs: _CommitBlobs, files: Mapping[str, File]) -> str:
 
 
 def _read_provenance(blobs: _CommitBlobs, files: Mapping[str, File]) -> tuple[Provenance | None, tuple[str, ...]]:
-    """Return how the adapter was merged, if its files say so and the weights are still those of the merge."""
-    file = files.get(provenance.FILE_NAME)
-    if file is None:
-        return None, ()
-    recorded = provenance.read(blobs.read(file), files[WEIGHTS_NAME].sha256)
-    if recorded is None:
-        return None, (f"{provenance.FILE_NAME} is about other weights than these: no lineage is recorded",)
-    return recorded, ()
+    """Return from where the adapter was moved, or else how it was merged, if its files say so of these weights."""
+    weights, notes = files[WEIGHTS_NAME].sha256, list[str]()
+    for name, read in ((move_record.FILE_NAME, move_record.read_move_record), (provenance.FILE_NAME, provenance.read)):
+        if name in files:
+            recorded = read(blobs.read(files[name]), weights)
+            if recorded is not None:
+                return recorded, tuple(notes)
+            notes.append(f"{name} is about other weights than these: no lineage is recorded")
+    return None, tuple(notes)

@@ -25,7 +25,7 @@ from loreg.bases.compatibility import BaseTensors
 from loreg.bases.model import Model
 from loreg.entities import Progress, no_progress
 from loreg.upgrading.touched_change import Array, Directions, TouchedChange, delta_directions, measure_touched
-from loreg.upgrading.touched_tensors import TouchedTensor
+from loreg.upgrading.touched_tensors import TouchedTensor, pair_tensors
 
 #: A tensor of both bases, by its canonical names.
 _Pair = tuple[str, str]
@@ -123,13 +123,12 @@ def _by_tensor(adapters: Sequence[ComparedAdapter]) -> dict[_Pair, list[_Touch]]
 
 def _changed_pairs(old: BaseWeights, new: BaseWeights) -> Iterator[_Pair]:
     """Yield the tensors that both bases have, in one shape, and that are not the same."""
-    after = new.tensors.tensor_digests
-    for name, tensor in old.tensors.tensor_digests.items():
-        other = after.get(name)
-        if other is None or other == tensor or other["shape"] != tensor["shape"]:
+    before, after = old.tensors.tensor_digests, new.tensors.tensor_digests
+    for name, new_name in pair_tensors(before, after):
+        if new_name is None or before[name] == after[new_name] or before[name]["shape"] != after[new_name]["shape"]:
             continue
-        if {tensor["dtype"], other["dtype"]} <= set(FLOATS):
-            yield name, name
+        if {before[name]["dtype"], after[new_name]["dtype"]} <= set(FLOATS):
+            yield name, new_name
 
 
 def _is_same(old: BaseWeights, new: BaseWeights, pair: _Pair) -> bool:

@@ -49,6 +49,17 @@ def touched_tensors(structure: AdapterStructure, old: BaseTensors, new: BaseTens
     return (*unreadable, *_by_factors(structure, old, new), *_whole(structure, old, new))
 
 
+def pair_tensors(old: Mapping[str, TensorDigest], new: Mapping[str, TensorDigest]) -> Iterator[tuple[str, str | None]]:
+    """Yield the name of each tensor of the old base with that in the new one; None if it is gone.
+
+    A model may have been saved with its class around it, or without: one leading part more or less is the same tensor.
+    """
+    without_first = {name.partition(".")[2]: name for name in new}
+    for name in old:
+        rest = name.partition(".")[2]
+        yield name, name if name in new else without_first.get(name, rest if rest in new else None)
+
+
 def _by_factors(structure: AdapterStructure, old: BaseTensors, new: BaseTensors) -> Iterator[TouchedTensor]:
     new_targets: dict[str, list[TargetTensor]] = {}
     for target in new.target_tensors(structure):

@@ -12,6 +12,8 @@ from loreg.upgrading.touched_tensors import TensorState, TouchedTensor
 
 #: The change that an adapter reads, by its own delta, from which on it is to be trained again.
 LARGE_CHANGE = 1.0
+#: The share of a delta that the change has in it, from which on the upgrade was made with the adapter itself.
+TAKEN_IN = 0.5
 
 
 def assess_upgrade(
@@ -54,13 +56,17 @@ def assess_upgrade(
         return answer(UpgradeVerdict.RETRAIN, started)
     if reason := why_not_mergeable(config):
         return answer(UpgradeVerdict.UNKNOWN, reason)
-    count = f"{len(changed)} of {len(tensors)} tensors changed"
     if changes is None:
+        count = f"{len(changed)} of {len(tensors)} tensors changed"
         return answer(UpgradeVerdict.UNKNOWN, f"{count}; by how much, the folders of both models tell")
     total = sum(changes.values(), TouchedChange())
     read = math.sqrt(total.read / total.delta) if total.delta else 0.0
+    taken_in = total.inner / total.delta if total.delta else 0.0
+    if taken_in >= TAKEN_IN:
+        reason = f"the upgrade has {100 * taken_in:.3g} % of it in: on the new base it would count twice"
+        return answer(UpgradeVerdict.RETRAIN, reason, total)
     whole = next((f"; {tensor.reason}" for tensor in changed if tensor.target is None), "")
-    reason = f"{count}: what it reads, by {read:.3g} of its delta{whole}"
+    reason = f"what it reads changed by {100 * read:.3g} % of its delta{whole}"
     return answer(UpgradeVerdict.RETRAIN if read >= LARGE_CHANGE else UpgradeVerdict.COPY, reason, total)
 
 

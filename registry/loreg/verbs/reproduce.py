@@ -37,6 +37,12 @@ def reproduce(
     version, made_by = details.version, details.provenance
     if made_by is None:
         raise UsageError(f"{version.ref} was not merged: it has no recipe", hint=f"loreg show {version.ref}")
+    if made_by.is_move:
+        origin = made_by.sources[0].label
+        raise UsageError(
+            f"{version.ref} was moved from {origin}, whose weights it has: nothing was merged",
+            hint=f"loreg show {version.ref}",
+        )
     initials = [str(digest) for digest in made_by.recipe.get("initials", ())]
     labels = [(source.digest, source.label) for source in made_by.sources] + [(d, d[:12]) for d in initials]
     refs = []

@@ -19,6 +19,7 @@ from loreg.entities import BaseModel, MergeOptions, Progress
 from loreg.errors import MissingExtraError, UsageError
 from loreg.merging import provenance
 from loreg.refs import is_path
+from loreg.upgrading import move_record
 from loreg.workspace.context import Context, show_version
 from loreg.workspace.download import download_to_temporary
 from loreg.workspace.inspect import inspect_adapter
@@ -158,5 +159,5 @@ def require_torch() -> None:
 
 
 def _other_files(names: Sequence[str] | Mapping[str, Path]) -> tuple[str, ...]:
-    adapter_files = (WEIGHTS_NAME, "adapter_config.json", "README.md", provenance.FILE_NAME)
+    adapter_files = (WEIGHTS_NAME, "adapter_config.json", "README.md", provenance.FILE_NAME, move_record.FILE_NAME)
     return tuple(sorted(name for name in names if name not in adapter_files))

@@ -50,7 +50,8 @@ def _describe_version(version: Version) -> str:
 
 @describe.register
 def _describe_details(details: Details) -> str:
-    merged = f", merged from {_count(details.provenance.sources, 'source')}" if details.provenance else ""
+    made = "moved" if details.provenance and details.provenance.is_move else "merged"
+    merged = f", {made} from {_count(details.provenance.sources, 'source')}" if details.provenance else ""
     return f"Details({_summary(details.version)}, {_count(details.files, 'file')}{merged})"
 
 

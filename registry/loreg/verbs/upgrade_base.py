@@ -1,0 +1,231 @@
+"""upgrade: what a new base means for the adapters of the old one, and their versions on it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from loreg.adapters.config import CONFIG_NAME
+from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure
+from loreg.entities import (
+    AdapterUpgrade,
+    Details,
+    Progress,
+    Query,
+    UnreadableVersion,
+    UpgradeReport,
+    UpgradeVerdict,
+    Version,
+    no_progress,
+)
+from loreg.errors import LoregError, NotFoundError, UnavailableError, UsageError
+from loreg.refs import Ref, parse_ref
+from loreg.selectors import parse_selector
+from loreg.storage import Blob
+from loreg.upgrading.base_pass import BaseWeights, ComparedAdapter, measure_bases
+from loreg.upgrading.touched_change import TouchedChange
+from loreg.upgrading.touched_tensors import TensorState, TouchedTensor, pair_tensors, touched_tensors
+from loreg.upgrading.verdict import assess_upgrade, order
+from loreg.verbs.upgrade_move import move_version
+from loreg.workspace.context import Context
+from loreg.workspace.opened_base import OpenedBase, open_base
+
+_MOVABLE = (UpgradeVerdict.EXACT, UpgradeVerdict.COPY)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """An adapter of the old base, its structure, and what has become of the tensors that it touches."""
+
+    details: Details
+    structure: AdapterStructure
+    tensors: Sequence[TouchedTensor]
+
+    @property
+    def version(self) -> Version:
+        return self.details.version
+
+    @property
+    def is_measurable(self) -> bool:
+        """Whether weights would say more: factors are on tensors that changed, and all can be compared."""
+        states = {tensor.state for tensor in self.tensors}
+        changed = any(tensor.state == TensorState.CHANGED and tensor.target for tensor in self.tensors)
+        return changed and not states & {TensorState.MISFIT, TensorState.UNKNOWN}
+
+
+def upgrade_base(
+    context: Context,
+    old: str,
+    new: str,
+    selection: Sequence[str] = (),
+    *,
+    move: bool = False,
+    also: Sequence[str] = (),
+    probe_set: str | None = None,
+    device: str = "auto",
+    progress: Progress = no_progress,
+) -> UpgradeReport:
+    """Say what the upgrade means for each adapter. See :meth:`loreg.registry.Registry.upgrade_base`."""
+    if also and not move:
+        raise UsageError("--also names what is moved besides: expected --move too", hint="loreg base upgrade --help")
+    asked = [parse_ref(ref) for ref in also]
+    before, after = (open_base(context, text, progress) for text in (old, new))
+    if before.base.digest == after.base.digest:
+        raise UsageError(f"{old} and {new} are one base: their tensors are the same", hint="loreg base ls")
+    candidates, others, unreadable = _read_candidates(context, before, after, selection, progress)
+    _refuse_unselected(asked, candidates)
+    with tempfile.TemporaryDirectory(prefix="loreg-upgrade-") as name:
+        stored = _download(context, candidates, Path(name), progress, all_=probe_set is not None)
+        changes, change = _measure(before, after, stored, progress)
+        adapters = [
+            assess_upgrade(candidate.version, candidate.structure.config, candidate.tensors, changes.get(i))
+            for i, candidate in enumerate(candidates)
+        ]
+        if probe_set is not None:
+            from loreg.verbs.upgrade_probe import probe_upgrade
+
+            structures = [stored[i].structure for i in range(len(candidates))]
+            adapters, problems = probe_upgrade(before, after, adapters, structures, probe_set, device, progress)
+            unreadable += problems
+    if move:
+        adapters, problems = _move_all(context, before, after, candidates, adapters, asked, progress)
+        unreadable += problems
+    tensors, new_tensors = before.tensors.tensor_digests, after.tensors.tensor_digests
+    pairs = pair_tensors(tensors, new_tensors)
+    return UpgradeReport(
+        before.base,
+        after.base,
+        len(tensors),
+        sum(new_name is None or tensors[name] != new_tensors[new_name] for name, new_name in pairs),
+        change,
+        tuple(sorted(adapters, key=order)),
+        tuple(unreadable),
+        tuple(others),
+        _notes(before, after, candidates),
+    )
+
+
+def _read_candidates(
+    context: Context, before: OpenedBase, after: OpenedBase, selection: Sequence[str], progress: Progress
+) -> tuple[list[_Candidate], list[UnreadableVersion], list[UnreadableVersion]]:
+    """Return the selected adapters of the old base, the selected versions of other bases, and what cannot be read."""
+    selectors = [parse_selector(text) for text in selection]
+    query = None if selectors else Query(base=before.base.digest)
+    selected = context.backend.select(selectors, query)
+    candidates, others = list[_Candidate](), list[UnreadableVersion]()
+    unreadable = [UnreadableVersion(missing.selector, missing.reason) for missing in selected.missing]
+    for done, match in enumerate(selected.versions):
+        progress("reading adapters", done, len(selected.versions))
+        if reason := _why_other(match.version, before, after):
+            others.append(UnreadableVersion(match.version.ref, reason))
+            continue
+        try:
+            details = context.backend.show(parse_ref(match.version.ref))
+            structure = _read_structure(context, details)
+            tensors = touched_tensors(structure, before.tensors, after.tensors)
+            candidates.append(_Candidate(details, structure, tensors))
+        except UnavailableError:
+            raise
+        except LoregError as error:
+            unreadable.append(UnreadableVersion(match.version.ref, error.message))
+    if not candidates and not selected.versions and not before.is_known:
+        raise NotFoundError(f"no version was trained on {before.base.title}", hint="loreg base ls")
+    return candidates, others, unreadable
+
+
+def _why_other(version: Version, before: OpenedBase, after: OpenedBase) -> str:
+    """Return why a version is none of the old base; empty if it is."""
+    if version.base is None:
+        return "which base it was trained on is not known by content"
+    if version.base.digest == after.base.digest:
+        return "it is on the new base already"
+    return "" if version.base.digest == before.base.digest else f"it was trained on {version.base.title}"
+
+
+def _read_structure(context: Context, details: Details) -> AdapterStructure:
+    """Read the header and the configuration of a version in the store; no weight is read."""
+    files = {file.path: file for file in details.files}
+    weights = files[WEIGHTS_NAME]
+    return read_remote_structure(
+        Path(details.version.ref),
+        context.store.read(files[CONFIG_NAME].sha256),
+        weights.size,
+        lambda start, size: context.store.read_part(weights.sha256, start, size),
+    )
+
+
+def _refuse_unselected(asked: Sequence[Ref], candidates: Sequence[_Candidate]) -> None:
+    for ref in asked:
+        if not any(_means(ref, candidate.version) for candidate in candidates):
+            raise NotFoundError(f"{ref} is not among the adapters of the old base", hint="loreg base upgrade OLD NEW")
+
+
+def _means(ref: Ref, version: Version) -> bool:
+    """Return whether a ref that was typed is of the selected version: by its name, and its number if it has one."""
+    return ref.adapter == version.adapter and ref.number in (None, version.number)
+
+
+def _download(
+    context: Context, candidates: Sequence[_Candidate], folder: Path, progress: Progress, *, all_: bool
+) -> dict[int, ComparedAdapter]:
+    """Fetch the weights of the adapters that are measured, or of ``all_``, by their positions."""
+    wanted = [(i, candidate) for i, candidate in enumerate(candidates) if all_ or candidate.is_measurable]
+    stored = {}
+    for done, (i, candidate) in enumerate(wanted):
+        progress("fetching adapters", done, len(wanted))
+        weights = next(file for file in candidate.details.files if file.path == WEIGHTS_NAME)
+        path = folder / f"{i}.safetensors"
+        context.store.get(Blob(weights.sha256, weights.size), path)
+        stored[i] = ComparedAdapter(replace(candidate.structure, weights=path), candidate.tensors)
+    return stored
+
+
+def _measure(
+    before: OpenedBase, after: OpenedBase, stored: dict[int, ComparedAdapter], progress: Progress
+) -> tuple[dict[int, dict[str, TouchedChange]], float | None]:
+    """Return the changes of each adapter's modules by its position, and that of the base; nothing without weights."""
+    if before.model is None or after.model is None:
+        return {}, None
+    old, new = BaseWeights(before.tensors, before.model), BaseWeights(after.tensors, after.model)
+    measured = measure_bases(old, new, list(stored.values()), progress)
+    return {i: dict(changes) for i, changes in zip(stored, measured.adapters, strict=True)}, measured.change
+
+
+def _move_all(
+    context: Context,
+    before: OpenedBase,
+    after: OpenedBase,
+    candidates: Sequence[_Candidate],
+    adapters: Sequence[AdapterUpgrade],
+    asked: Sequence[Ref],
+    progress: Progress,
+) -> tuple[list[AdapterUpgrade], list[UnreadableVersion]]:
+    """Move what can be moved and what was asked for, one commit each; name what cannot be moved, and go on."""
+    moved, problems = list[AdapterUpgrade](), list[UnreadableVersion]()
+    for done, (candidate, adapter) in enumerate(zip(candidates, adapters, strict=True)):
+        progress("moving", done, len(adapters))
+        if adapter.verdict not in _MOVABLE and not any(_means(ref, candidate.version) for ref in asked):
+            moved.append(adapter)
+            continue
+        try:
+            ref = move_version(context, candidate.details, before.base, after)
+            moved.append(msgspec.structs.replace(adapter, moved_to=ref))
+        except UnavailableError:
+            raise
+        except LoregError as error:
+            moved.append(adapter)
+            problems.append(UnreadableVersion(candidate.version.ref, f"it was not moved: {error.message}"))
+    return moved, problems
+
+
+def _notes(before: OpenedBase, after: OpenedBase, candidates: Sequence[_Candidate]) -> tuple[str, ...]:
+    notes = []
+    if not candidates:
+        notes.append(f"no selected version was trained on {before.base.title}")
+    elif before.model is None or after.model is None:
+        notes.append("digests alone were compared: how much changed, the folders of both models tell")
+    return tuple(notes)

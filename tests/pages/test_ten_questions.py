@@ -93,6 +93,14 @@ def preview_blend(mouse: Mouse) -> None:
     mouse.sees("of the merged delta's energy is kept")
 
 
+def compare_adapters(mouse: Mouse) -> None:
+    for adapter in ("team/science", "lab/history"):
+        row = mouse.page.locator("tbody tr").filter(has=mouse.page.get_by_role("link", name=adapter, exact=True))
+        mouse.click(row.get_by_role("checkbox"))
+    mouse.click(mouse.page.get_by_role("button", name="Compare what is marked"))
+    mouse.sees("loreg compare lab/history:v1 team/science:v1")
+
+
 def find_on_base(mouse: Mouse) -> None:
     mouse.menu("Bases")
     mouse.link("HuggingFaceTB/SmolLM2-135M-Instruct")
@@ -122,7 +130,9 @@ QUESTIONS: dict[str, Callable[[Mouse], None]] = {
     "What changed since the version before?": compare_versions,
     "From what was it made, and into what?": see_lineage,
     "What do I lose if I blend these two?": preview_blend,
+    "Are these alike?": compare_adapters,
     "What is trained on this model?": find_on_base,
+    "What is broken?": open_page("Checks", "What it is about"),
     "Who moved prod, and when?": see_who_moved,
     "What runs where?": open_page("Deployments", "loreg deployments"),
     "Is my merge done?": open_page("Jobs", "loreg job ls"),

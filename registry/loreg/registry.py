@@ -699,7 +699,7 @@ class Registry:
 
         >>> (facts,) = registry.facts(str(registry.push("./science", "team/science").version.ref))
         >>> facts.probe, sorted(facts.value["findings"])
-        ('check', [])
+        ('check', ['SG008'])
         """
         return self._backend.facts(parse_ref(ref))
 

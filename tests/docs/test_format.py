@@ -152,6 +152,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         registry.push(train(folder / "four", 4), "team/two", base=str(base))
         put_bytes(registry.context.store, b"of nobody")
         registry.gc(grace="0h")
+        registry.verify()
         registry.pull("team/two:v1", folder / "pulled", profile="vllm")
         registry.drop_export("team/two:v1", "vllm")
         registry.pull("team/two:v1", folder / "pulled again", profile="vllm")

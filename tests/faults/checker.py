@@ -460,7 +460,7 @@ def _read_postgresql(url: str) -> tuple[dict[str, list[Row]], list[str]]:
 def plain(row: Row) -> Row:
     """A row of SQLite as PostgreSQL would give it: JSON read, booleans true or false."""
     for column in ("detail", "files", "request", "grants", "result", "error", "recipe", "certificate"):
-        if isinstance(row.get(column), str) and row[column][:1] in "[{":
+        if isinstance(row.get(column), str) and row[column].startswith(("[", "{")):
             row[column] = json.loads(row[column])
     for column in ("verified", "complete", "higher_is_better", "received", "is_banned"):
         if column in row:

@@ -45,14 +45,14 @@ def test_what_is_refused_before_any_page_is_a_page(open_server: Site, case: str)
         assert shown.status_code == status
         assert is_page(shown)
         assert "team" not in shown.text
-        told = client.get(path, headers=headers)
+        problem = client.get(path, headers=headers)
         asked = client.get(
             "/api/v1/search" + path.partition("?")[1] + path.partition("?")[2], headers={**BROWSER, **headers}
         )
-    for answer in (told, asked):
+    for answer in (problem, asked):
         assert answer.status_code == status
         assert answer.headers["Content-Type"] == "application/problem+json"
-    assert told.json()["detail"] in shown.text.replace("&#39;", "'")
+    assert problem.json()["detail"] in shown.text.replace("&#39;", "'")
 
 
 def test_a_mistake_of_the_server_is_a_page_with_the_id_of_the_request(
@@ -65,13 +65,13 @@ def test_a_mistake_of_the_server_is_a_page_with_the_id_of_the_request(
     monkeypatch.setattr("loreg.server.routes.administration.Whoami", fail)
     with httpx.Client(base_url=open_server.endpoint) as client, caplog.at_level(logging.CRITICAL):
         shown = client.get("/audit", headers=BROWSER)
-        told = client.get("/audit")
+        problem = client.get("/audit")
         asked = client.get("/api/v1/whoami", headers=BROWSER)
-    assert {answer.status_code for answer in (shown, told, asked)} == {500}
+    assert {answer.status_code for answer in (shown, problem, asked)} == {500}
     assert is_page(shown)
     assert shown.headers["X-Request-Id"] in shown.text
-    assert "secret" not in shown.text + told.text + asked.text
-    for answer in (told, asked):
+    assert "secret" not in shown.text + problem.text + asked.text
+    for answer in (problem, asked):
         assert answer.json()["code"] == "internal"
         assert re.fullmatch("[0-9a-f]{16}", answer.headers["X-Request-Id"])
 

@@ -10,7 +10,7 @@ SCHEDULES ?= 100000
 SPHINX = OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --jobs auto --quiet
 
 .PHONY: help demo serve test test-slow coverage attacks lint audit format zoo architectures truth truth-live faults soak soak-gc simulate gpu gpu-wheels bench \
-  bench-merge bench-bake bench-check bench-keep bench-serve bench-identify bench-live bench-pages bench-sweep identify-proof docs docs-links fuzz release clean
+  bench-merge bench-bake bench-check bench-keep bench-serve bench-identify bench-live bench-pages bench-sweep bench-fleet fleet identify-proof docs docs-links fuzz release clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,6 +34,9 @@ attacks: $(READY) ## of these what strangers, writers of other namespaces, kills
 test-slow: $(READY) ## the rest: a wheel in an empty environment, larger inputs
 	@echo "== slow tests"
 	@$(BIN)/pytest -n 2 -m slow --durations=10 -o timeout=1800
+
+fleet: $(READY) ## maps on a real Ray of two nodes, one of them killed (pip install 'loreg[ray]' first)
+	@$(BIN)/pytest -m "slow or not slow" tests/fleet -o timeout=600
 
 coverage: $(READY) ## the fast tests with branch coverage of registry/ and cli/; fails below 95 % of registry/ (TESTS=… for some)
 	@echo "== testing with coverage"
@@ -124,6 +127,9 @@ $(GPU_READY): pyproject.toml
 
 bench: $(READY) ## print the benchmarks that RESULTS.md quotes
 	@$(BIN)/python benchmarks/run.py
+
+bench-fleet: $(READY) ## print maps beside a bare loop, and what kills leave (ten minutes; with --ray in it also on Ray)
+	@$(BIN)/python benchmarks/map_fleet.py $(FLEET)
 
 bench-merge: $(READY) ## print merging beside PEFT and beside its floors (ten minutes)
 	@$(BIN)/python benchmarks/merge.py

@@ -21,11 +21,12 @@ _FAILED = 5
 @click.argument("pattern", default="*")
 @click.option("--again", is_flag=True, help="Also versions of which this release of the probe said something.")
 @click.option("--processes", type=int, metavar="N", help="How many at once; default: as many as processors.")
+@click.option("--on", default="", metavar="ray[://HOST]", help="As tasks on Ray: started here, or a cluster.")
 @wide_options
 @format_option
 @click.pass_context
 def map(  # noqa: A001  a command is called as it is typed
-    context: click.Context, probe: str, pattern: str, again: bool, processes: int | None, format_: str
+    context: click.Context, probe: str, pattern: str, again: bool, processes: int | None, on: str, format_: str
 ) -> None:
     """Run a probe over the versions of the adapters that match PATTERN, and record what it says of each.
 
@@ -36,9 +37,10 @@ def map(  # noqa: A001  a command is called as it is typed
     \b
     loreg map check
     loreg map spectra 'team/*' --processes 4
+    loreg map spectra --on ray://10.0.0.1:6379
     """
     with progress_bar() as progress:
-        report = open_registry().map(probe, pattern, again=again, processes=processes, progress=progress)
+        report = open_registry().map(probe, pattern, again=again, processes=processes, on=on, progress=progress)
     if format_ == "json":
         print_json(report, ok=report.ok)
     elif format_ == "quiet":

@@ -721,9 +721,13 @@ class Registry:
         *,
         again: bool = False,
         processes: int | None = None,
+        on: str = "",
         progress: Progress = no_progress,
     ) -> MapReport:
         """Run a probe over all versions of the adapters that match, in as many ``processes`` as there are processors.
+
+        ``on`` ``"ray"`` these are tasks on a Ray that is started on this machine, on ``"ray://HOST:6379"`` on that
+        cluster, where this machine is a node: the nodes have the same loreg, and reach the store by themselves.
 
         A probe is ``check``, ``sketch``, ``spectra``, or one that another package brings (:mod:`loreg.probes.probe`).
         What it says is recorded for :meth:`facts`. Those of which it said something are left out, unless ``again``.
@@ -741,7 +745,7 @@ class Registry:
         from loreg.verbs.map import map_probe
 
         return map_probe(
-            self.context, self.settings, probe, pattern, again=again, processes=processes, progress=progress
+            self.context, self.settings, probe, pattern, again=again, processes=processes, on=on, progress=progress
         )
 
     def near_duplicates(self, pattern: str = "*") -> tuple[NearDuplicates, ...]:

@@ -32,6 +32,8 @@ REPORTS = {"docs/faults.md", "docs/truth.md", "docs/zoo.md"}
 READ_ONLY = ("docs/reference/", "docs/format.md")
 #: Commands and blocks that are not run, by page and first line, and why. What calls loreg is parsed all the same.
 NOT_RUN = {
+    ("docs/how-to/fleet.md", "loreg map spectra --on ray://10.0.0.1:6379"): "needs a cluster; tests/fleet starts one",
+    ("docs/how-to/fleet.md", "export RAY_AUTH_MODE=token OMP_NUM_THREADS=1"): "needs SLURM",
     ("README.md", "pip install 'loreg[merge]'"): "asks a package index",
     ("docs/tutorial.md", "make demo"): "makes an environment from a package index",
     ("docs/how-to/team-server.md", "docker compose up --detach"): "needs docker; the same services are started here",

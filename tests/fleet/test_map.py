@@ -134,7 +134,7 @@ def test_the_adapter_that_ends_its_worker_is_found_among_the_others(
     report = filled.map("mine", processes=2)
     ((ref, error),) = report.failed
     assert (ref, report.recorded) == ("team/a13:v1", 6)
-    assert "its worker ended 3 times" in error
+    assert "its worker ended, the last of 3 times" in error
     assert len(list_writes(database)) == len(set(list_writes(database))) == 6
 
 
@@ -269,3 +269,19 @@ def test_a_store_that_does_not_answer_is_no_fact_of_an_adapter(
     (package / "my_probes.py").write_text("def probe(adapter):\n    return {'alpha': 13}\n")
     report = filled.map("mine", processes=1)
     assert (report.run.resumed, report.recorded + report.run.done) == (True, 6)
+
+
+@pytest.mark.parametrize("local_deployment", ["postgres+s3"], indirect=True)
+def test_keys_that_a_worker_lacks_are_no_fact_of_an_adapter(filled: Registry, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(NotAllowedError, match="no credentials"):
+        filled.map("spectra", processes=1)
+    assert [facts.probe for facts in filled.facts("team/a8")] == ["check"]
+
+
+def test_weights_that_are_lost_are_named(filled: Registry):
+    weights = next(file for file in filled.show("team/a8").files if file.path.endswith(".safetensors"))
+    filled.context.store.delete(weights.sha256)
+    ((ref, error),) = filled.map("spectra", processes=1).failed
+    assert ref == "team/a8:v1"
+    assert weights.sha256[:12] in error

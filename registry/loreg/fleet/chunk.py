@@ -14,7 +14,7 @@ from pathlib import Path
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure, read_structure
 from loreg.entities import MapChunk, NewFacts, ProbedVersion
-from loreg.errors import ConflictError, LoregError, UnavailableError
+from loreg.errors import AdapterFormatError, ConflictError, IntegrityError, LoregError, NotFoundError
 from loreg.manifest import File
 from loreg.probes.adapter import ProbedAdapter
 from loreg.probes.probe import Probe, find_probe
@@ -41,10 +41,14 @@ class ChunkTask:
 
 @dataclass(frozen=True)
 class ChunkAnswer:
-    """What the probe says of the versions of a chunk, by id; or the ``error`` for which no version is to blame."""
+    """What the probe says of the versions of a chunk, by id; or the ``error`` for which no version is to blame.
+
+    ``was_stopped`` if there is neither, for the machine of the worker was lost or had no memory left, by whomever.
+    """
 
     facts: Mapping[int, NewFacts] = field(default_factory=dict)
     error: LoregError | None = None
+    was_stopped: bool = False
 
 
 def probe_chunk(task: ChunkTask) -> ChunkAnswer:
@@ -59,7 +63,10 @@ def probe_chunk(task: ChunkTask) -> ChunkAnswer:
 
 
 def probe_version(store: BlobStore, probe: Probe, version: ProbedVersion) -> NewFacts:
-    """Return what a probe says of a stored version. Raises UnavailableError where the store does not answer."""
+    """Return what a probe says of a stored version; that its files are lost or damaged is what it says, too.
+
+    Raises what the store raises for which no version is to blame: UnavailableError, NotAllowedError.
+    """
     files = {file.path: file for file in version.files}
     names = tuple(files)
     try:
@@ -69,9 +76,7 @@ def probe_version(store: BlobStore, probe: Probe, version: ProbedVersion) -> New
             for name in (CONFIG_NAME, WEIGHTS_NAME):
                 _fetch(store, files[name], Path(folder) / name)
             return probe.run(ProbedAdapter(read_structure(Path(folder)), names))
-    except UnavailableError:
-        raise
-    except LoregError as error:
+    except (AdapterFormatError, IntegrityError, NotFoundError) as error:
         return probe.failure(error)
 
 

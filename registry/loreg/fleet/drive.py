@@ -107,22 +107,24 @@ class Driver:
 
     def _take(self, chunk: MapChunk, answer: ChunkAnswer | None) -> None:
         if answer is None:
-            self._take_death(chunk)
+            self._deaths[chunk.number] += 1
+            self._begin_again(chunk)
+        elif answer.was_stopped:
+            self._begin_again(chunk)
         elif answer.error is not None:
             raise answer.error
         else:
             self._record(chunk, answer)
 
-    def _take_death(self, chunk: MapChunk) -> None:
+    def _begin_again(self, chunk: MapChunk) -> None:
         """Try a chunk again with which a worker ended; halve it in the end, and give up on the one that is left."""
-        self._deaths[chunk.number] += 1
         self._tally.retries += 1
         if self._deaths[chunk.number] < _MAX_DEATHS and chunk.attempts < _MAX_ATTEMPTS:
             self._maps.give_back(chunk)
         elif len(chunk.versions) > 1:
             self._maps.split(chunk)
         else:
-            failure = self._probe.failure(f"its worker ended {self._deaths[chunk.number]} times while it read this one")
+            failure = self._probe.failure(f"its worker ended, the last of {chunk.attempts} times that it was begun")
             self._record(chunk, ChunkAnswer({version.id: failure for version in chunk.versions}))
 
     def _record(self, chunk: MapChunk, answer: ChunkAnswer) -> None:

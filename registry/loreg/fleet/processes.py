@@ -17,6 +17,7 @@ from multiprocessing.context import SpawnProcess
 from loreg.entities import MapChunk
 from loreg.errors import LoregError
 from loreg.fleet.chunk import ChunkAnswer, ChunkTask, probe_chunk
+from loreg.fleet.environment import ONE_THREAD, set_environment
 
 _READY = "ready"
 _STARTS = 60.0  # seconds in which a process says that it is there
@@ -84,7 +85,8 @@ def _start() -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True, name="loreg-map")
-    process.start()
+    with set_environment(ONE_THREAD):
+        process.start()
     theirs.close()  # so that ours says when the process ended
     return _Worker(process, ours)
 

@@ -1,0 +1,171 @@
+"""Workers that are tasks on Ray: it places them on the machines of a cluster, and sees which of these are gone.
+
+Ray is told which chunk, and where the store is; keys and tokens are in the environment in which its nodes were started,
+and never in a task, a runtime environment or a log. It retries nothing: the catalog says what is left to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+from urllib.parse import urlsplit
+
+from loreg.entities import MapChunk
+from loreg.errors import LoregError, MissingExtraError, UnavailableError, UsageError
+from loreg.fleet.chunk import ChunkAnswer, ChunkTask, probe_chunk
+from loreg.fleet.environment import ONE_THREAD, set_environment
+
+SCHEME = "ray"
+_PORT = 6379
+_CONNECT = 10.0  # seconds
+_AHEAD = 2  # chunks for each processor: one that runs, and one that waits beside it
+_OBJECT_STORE = 100 * 1024**2  # bytes, of which chunks and answers take few
+#: With it every port of a Ray that is started here is on loopback; without it, on all interfaces (Ray 2.60).
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"}
+
+
+def parse_cluster(text: str) -> str:
+    """Return the address of the cluster that ``ray://HOST[:PORT]`` means, empty for ``ray``: one that is started here.
+
+    Raises UsageError for anything else.
+    """
+    if text == SCHEME:
+        return ""
+    try:
+        parts = urlsplit(text)
+        port = parts.port or _PORT
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if parts.scheme != SCHEME or not parts.hostname or parts.path.strip("/") or parts.username or parts.query:
+        raise UsageError(f"{text!r} is no place where a map runs", hint="--on ray, or --on ray://HOST:6379")
+    return f"{parts.hostname}:{port}"
+
+
+class RayExecutor:
+    """Tasks on the cluster at ``address``, or on one that is started on this machine if that is empty.
+
+    Raises MissingExtraError without Ray, UnavailableError for a cluster that does not answer.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._stack = contextlib.ExitStack()
+        self._chunks: dict[Any, MapChunk] = {}
+        try:
+            if not address:
+                _refuse_imported_ray()
+                self._stack.enter_context(set_environment(_local_environment(self._stack)))
+            self._ray = _import_ray()
+            self._connect(address)
+            self._probe_chunk = self._ray.remote(num_cpus=1, max_retries=0)(probe_chunk)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def room(self) -> int:
+        """Return how many more chunks keep every processor of the cluster busy, as many as it has now."""
+        processors = int(self._ray.cluster_resources().get("CPU", 0))
+        return max(_AHEAD * max(processors, 1) - len(self._chunks), 0)
+
+    def submit(self, task: ChunkTask) -> None:
+        """Hand a chunk to Ray."""
+        self._chunks[self._probe_chunk.remote(task)] = task.chunk
+
+    def wait(self) -> Sequence[tuple[MapChunk, ChunkAnswer | None]]:
+        """Wait until some chunk ended, its node with it or not."""
+        try:
+            ready, _ = self._ray.wait(list(self._chunks), num_returns=1)
+            return [(self._chunks.pop(task), self._answer(task)) for task in ready]
+        except (ConnectionError, self._ray.exceptions.RaySystemError) as error:
+            raise UnavailableError(
+                f"the Ray cluster does not answer any more: {error}", hint="the same command goes on where it was"
+            ) from error
+
+    def close(self) -> None:
+        """Let go of the cluster; one that was started here ends."""
+        self._stack.close()
+
+    def _connect(self, address: str) -> None:
+        options: dict[str, Any] = {
+            "logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE, "_temp_dir": os.environ.get("RAY_TMPDIR"),
+        }  # fmt: skip
+        if address:
+            _require_listener(address)
+            options = {"address": address, "logging_level": logging.ERROR, "log_to_driver": False}
+        try:
+            self._ray.init(**options)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            place = address or "this machine"
+            raise UnavailableError(
+                f"there is no Ray at {place}: {_first_line(error)}",
+                hint=f"ray status --address {address}" if address else "loreg map PROBE without --on",
+            ) from error
+        self._stack.callback(self._ray.shutdown)
+
+    def _answer(self, task: Any) -> ChunkAnswer | None:
+        """Return what a task returned; None if its worker ended."""
+        exceptions = self._ray.exceptions
+        try:
+            answer: ChunkAnswer = self._ray.get(task)
+        except exceptions.WorkerCrashedError:
+            return None
+        except (exceptions.NodeDiedError, exceptions.OutOfMemoryError, exceptions.ObjectLostError):
+            return ChunkAnswer(was_stopped=True)  # Ray ends a worker where others take the memory, too
+        except exceptions.RayError as error:
+            raise LoregError(
+                f"a node of the cluster cannot probe: {_first_line(error)}",
+                hint="pip install the loreg of this machine on every node, and the package that brings the probe",
+            ) from error
+        return answer
+
+
+def _require_listener(address: str) -> None:
+    """Raise UnavailableError if nobody listens there: Ray itself goes on asking for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT).close()
+    except OSError as error:
+        raise UnavailableError(
+            f"there is no Ray at {address}: {error.strerror or error}",
+            hint="ray start --head there, or loreg map PROBE --on ray for one on this machine",
+        ) from error
+
+
+def _import_ray() -> Any:
+    try:
+        return import_module("ray")
+    except ImportError as error:
+        raise MissingExtraError("Ray is not installed", hint="pip install 'loreg[ray]'") from error
+
+
+def _refuse_imported_ray() -> None:
+    """Raise UsageError if Ray was imported before: it has read its environment, and would listen to everybody."""
+    if sys.modules.get("ray") is not None:
+        raise UsageError(
+            "this program has imported Ray already, which cannot be put on loopback any more",
+            hint="loreg map PROBE --on ray, or start Ray yourself and name it: --on ray://127.0.0.1:6379",
+        )
+
+
+def _local_environment(stack: contextlib.ExitStack) -> Mapping[str, str]:
+    """Return what a Ray that is started here finds in its environment: loopback, a token, a folder of its own."""
+    folder = tempfile.mkdtemp(prefix="loreg-ray-")
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    return {
+        **_LOOPBACK, **_QUIET, **ONE_THREAD,
+        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": folder,
+    }  # fmt: skip
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

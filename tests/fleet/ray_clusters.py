@@ -1,0 +1,93 @@
+"""A Ray of two nodes on loopback, and what a Ray shows to others: ports, logs, state."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from services import ACCESS_KEY, SECRET_KEY
+
+#: A node counts as dead after two seconds: the default is a quarter of a minute.
+HASTE = {
+    "RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "500",
+    "RAY_memory_monitor_refresh_ms": "0",  # others on this machine may take its memory
+    "RAY_health_check_timeout_ms": "2000", "RAY_health_check_failure_threshold": "4",
+}  # fmt: skip
+TOKEN = "0123456789abcdef" * 4
+
+
+_NODE = {"node_ip_address": "127.0.0.1", "object_store_memory": 100 << 20, "include_dashboard": False}
+
+
+@contextlib.contextmanager
+def two_nodes() -> Iterator[Any]:
+    """Start a head without processors, and two nodes with one each; nothing of them is left in the end."""
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
+        Path(folder, "ray").mkdir()
+        variables = {
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": TOKEN, "RAY_TMPDIR": folder, "HOME": folder, "OMP_NUM_THREADS": "1", **HASTE,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        }  # fmt: skip
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(initialize_head=True, head_node_args={**_NODE, "num_cpus": 0})
+        try:
+            replace_nodes(cluster)
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+def replace_nodes(cluster: Any) -> None:
+    """Put two new nodes, with the environment of now, in the place of those that there are, killed or not."""
+    before = list(cluster.worker_nodes)
+    for _ in range(2):
+        add_node(cluster)
+    for node in before:
+        cluster.remove_node(node, allow_graceful=False)
+
+
+def add_node(cluster: Any) -> None:
+    """Start a node with one processor."""
+    cluster.add_node(**_NODE, num_cpus=1)
+
+
+def listening_addresses() -> set[str]:
+    """Return the addresses that the processes below this one listen at."""
+    addresses = set()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            connections = process.net_connections(kind="inet")
+            addresses |= {c.laddr.ip.removeprefix("::ffff:") for c in connections if c.status == psutil.CONN_LISTEN}
+    return addresses
+
+
+def files_with(folder: str, *secrets: str) -> list[str]:
+    """Return the files below a folder in which a secret stands."""
+    paths = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
+    readable = (path for path in paths if path.is_file())
+    return [str(path) for path in readable if any(secret.encode() in path.read_bytes() for secret in secrets)]
+
+
+def state_with(*secrets: str) -> list[bytes]:
+    """Return the keys in the state of the cluster with whose values a secret stands."""
+    from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
+
+    keys = {
+        (space, key)
+        for space in (None, b"fun", b"session", b"serve")
+        for key in _internal_kv_list(b"", namespace=space)
+    }
+    assert keys
+    values = {key: _internal_kv_get(key, namespace=space) or b"" for space, key in keys}
+    return [key for key, value in values.items() if any(secret.encode() in key + value for secret in secrets)]

@@ -1,0 +1,162 @@
+"""The same chunks as tasks on a real Ray: every version once, whatever node is killed; no secret, no open port."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from deployments import Deployment
+from fleet import ray_clusters
+from fleet.conftest import list_writes, record_writes
+from fleet.probe_packages import install
+from loreg import Registry
+from loreg.entities import MapChunk
+from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError
+from loreg.fleet.chunk import ChunkTask, probe_chunk
+from loreg.fleet.ray_tasks import parse_cluster
+from services import SECRET_KEY
+
+#: A program that maps on a Ray of its own, and looks before that ends at what it shows, and after at what it leaves.
+STARTED_HERE = """
+import json, os, sys
+from pathlib import Path
+
+import psutil
+
+from fleet import ray_clusters
+from loreg import connect
+from loreg.fleet.ray_tasks import RayExecutor
+
+shown = {}
+close = RayExecutor.close
+
+def look(executor):
+    folder, secrets = os.environ["RAY_TMPDIR"], (os.environ["RAY_AUTH_TOKEN"], *json.loads(os.environ["SECRETS"]))
+    assert list(Path(folder).rglob("gcs_server*"))
+    shown["addresses"] = sorted(ray_clusters.listening_addresses())
+    shown["files"] = ray_clusters.files_with(folder, *secrets)
+    shown["state"] = [key.decode() for key in ray_clusters.state_with(*secrets)]
+    close(executor)
+    shown["folder"] = Path(folder).exists()
+    shown["left"] = [process.name() for process in psutil.Process().children(recursive=True)]
+
+RayExecutor.close = look
+with connect(**json.loads(os.environ["SETTINGS"])) as registry:
+    shown["recorded"] = registry.map("spectra", on="ray").recorded
+print(json.dumps(shown))
+"""
+
+
+def on_ray(test: Any) -> Any:
+    """Mark a test that starts a cluster, which takes a quarter of a minute."""
+    needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs pip install 'loreg[ray]'")
+    return pytest.mark.slow(needs_ray(test))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with ray_clusters.two_nodes() as cluster:
+        yield cluster
+
+
+def values_of(registry: Registry, probe: str) -> dict[str, object]:
+    refs = [version.ref for version in registry.context.backend.samples(10)]
+    return {ref: facts.value for ref in refs for facts in registry.facts(ref) if facts.probe == probe}
+
+
+@on_ray
+@pytest.mark.usefixtures("one_in_a_chunk")
+def test_two_nodes_say_bit_for_bit_what_one_process_says(filled: Registry, cluster: Any):
+    for probe in ("check", "sketch", "spectra"):
+        filled.map(probe, again=True, processes=1)
+        expected = values_of(filled, probe)
+        report = filled.map(probe, again=True, on=f"ray://{cluster.address}")
+        assert (report.recorded, report.failed) == (6, ())
+        assert values_of(filled, probe) == expected
+
+
+@on_ray
+@pytest.mark.usefixtures("one_in_a_chunk")
+def test_a_node_that_is_killed_leaves_nothing_out_and_nothing_twice(
+    filled: Registry, database: Engine, cluster: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """The first worker to read a certain adapter kills the node that it runs on."""
+    once = f"marker = Path({str(tmp_path)!r}) / 'killed'; first = not marker.exists(); marker.touch()"
+    kill = f"import sys; {once}; first and (os.kill(os.getppid(), signal.SIGKILL), signal.pause())"
+    install(monkeypatch, tmp_path / "one", kill)
+    ray_clusters.replace_nodes(cluster)  # by nodes whose workers have the package in their environment
+    record_writes(database)
+    report = filled.map("mine", on=f"ray://{cluster.address}")
+    assert (tmp_path / "killed").exists()
+    assert (report.recorded, report.failed, report.retries > 0) == (6, (), True)
+    assert len(list_writes(database)) == len(set(list_writes(database))) == 6
+
+
+@on_ray
+def test_a_ray_that_is_started_here_has_no_open_port_and_no_secret(
+    filled: Registry, local_deployment: Deployment, tmp_path: Path
+):
+    """In a program of its own: Ray reads its environment once, when it is imported."""
+    (tmp_path / "program.py").write_text(STARTED_HERE)
+    secrets = (SECRET_KEY, filled.settings.database_url)
+    environment = {
+        **os.environ, "HOME": str(tmp_path), "SETTINGS": json.dumps(local_deployment.settings, default=str),
+        "SECRETS": json.dumps(secrets), "PYTHONPATH": str(Path(__file__).parents[1]),
+    }  # fmt: skip
+    command = [sys.executable, tmp_path / "program.py"]
+    outcome = subprocess.run(command, env=environment, capture_output=True, timeout=200, text=True)
+    assert outcome.returncode == 0, outcome.stderr
+    assert json.loads(outcome.stdout) == {
+        "recorded": 6, "addresses": ["127.0.0.1"], "files": [], "state": [], "left": [], "folder": False
+    }  # fmt: skip
+    assert not (tmp_path / ".ray").exists()
+
+
+@on_ray
+def test_a_cluster_that_is_not_there_is_named(filled: Registry):
+    with pytest.raises(UnavailableError, match=re.escape("there is no Ray at 127.0.0.1:1")):
+        filled.map("spectra", on="ray://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"), [("ray", ""), ("ray://10.0.0.1", "10.0.0.1:6379"), ("ray://head:1234", "head:1234")]
+)
+def test_where_a_map_runs(text: str, address: str):
+    assert parse_cluster(text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["dask", "ray://", "ray://head:port", "http://head", "ray://user:key@head", "ray://a/b"]
+)
+def test_where_no_map_runs(text: str):
+    with pytest.raises(UsageError, match="no place where a map runs"):
+        parse_cluster(text)
+
+
+def test_without_ray_it_says_what_to_install(filled: Registry, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match="Ray is not installed"):
+        filled.map("spectra", on="ray")
+    with pytest.raises(UsageError):
+        filled.map("spectra", on="ray", processes=2)
+
+
+def test_a_worker_of_another_release_refuses(tmp_path: Path):
+    chunk = MapChunk(1, 1, 1, ())
+    for task in (
+        ChunkTask(chunk, "spectra", "1", str(tmp_path), "", version="0.0.1"),
+        ChunkTask(chunk, "spectra", "0", str(tmp_path), ""),
+    ):
+        error = probe_chunk(task).error
+        assert isinstance(error, ConflictError)
+        assert "the run was begun by" in error.message

@@ -35,7 +35,8 @@ test-slow: $(READY) ## the rest: a wheel in an empty environment, larger inputs
 	@echo "== slow tests"
 	@$(BIN)/pytest -n 2 -m slow --durations=10 -o timeout=1800
 
-fleet: $(READY) ## maps on a real Ray of two nodes, one of them killed (pip install 'loreg[ray]' first)
+fleet: $(READY) ## maps on a real Ray of two nodes, one of them killed (four minutes)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	@$(BIN)/pytest -m "slow or not slow" tests/fleet -o timeout=600
 
 coverage: $(READY) ## the fast tests with branch coverage of registry/ and cli/; fails below 95 % of registry/ (TESTS=… for some)

@@ -50,11 +50,10 @@ def two_nodes() -> Iterator[Any]:
 
 def replace_nodes(cluster: Any) -> None:
     """Put two new nodes, with the environment of now, in the place of those that there are, killed or not."""
-    before = list(cluster.worker_nodes)
+    for node in list(cluster.worker_nodes):
+        cluster.remove_node(node, allow_graceful=False)
     for _ in range(2):
         add_node(cluster)
-    for node in before:
-        cluster.remove_node(node, allow_graceful=False)
 
 
 def add_node(cluster: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 import pytest
@@ -89,6 +90,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with open_site(empty_folders(folder)) as site:
         site.behind.bases.add(write_base(folder / "base"), ["org/tiny"])
         site.behind.jobs.submit("merge", sources=["team/science", "lab/history"], name="team/blend")
+        yield site
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Site]:
+    """A server on SQLite and a folder, for one test."""
+    with open_site(empty_folders(tmp_path)) as site:
+        yield site
+
+
+@pytest.fixture
+def on_either(local_deployment: Deployment) -> Iterator[Site]:
+    """A server on SQLite and a folder, and one on PostgreSQL and S3, for one test."""
+    with open_site(local_deployment) as site:
         yield site
 
 

@@ -5,33 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import expect
 
-from deployments import Deployment, empty_folders
-from pages.conftest import Site, Someone, form_token, open_site, sign_in
+from pages.conftest import Site, Someone, form_token, sign_in
 
 FORMS = {
     "/_/token-create": {"name": "mine", "scopes": "admin:*"},
     "/_/token-revoke": {"token": "1"},
     "/_/namespace-set": {"namespace": "team", "visibility": "public"},
 }
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Site]:
-    with open_site(empty_folders(tmp_path)) as site:
-        yield site
-
-
-@pytest.fixture
-def on_either(local_deployment: Deployment) -> Iterator[Site]:
-    with open_site(local_deployment) as site:
-        yield site
 
 
 def post(client: httpx.Client, path: str, fields: dict[str, str]) -> httpx.Response:

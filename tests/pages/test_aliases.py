@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import httpx
 import pytest
 
-from deployments import Deployment, empty_folders
 from loreg.errors import NotFoundError
-from pages.conftest import Site, Someone, form_token, open_site
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Site]:
-    with open_site(empty_folders(tmp_path)) as site:
-        yield site
-
-
-@pytest.fixture
-def on_either(local_deployment: Deployment) -> Iterator[Site]:
-    with open_site(local_deployment) as site:
-        yield site
+from pages.conftest import Site, Someone, form_token
 
 
 def move(client: httpx.Client, token: str, **fields: str) -> httpx.Response:

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import pytest
 import torch
 from playwright.sync_api import expect
 
-from deployments import Deployment, empty_folders
 from factories import change_config, new_model, train, write_base
 from loreg.entities import BaseRelation
-from pages.conftest import Site, Someone, form_token, open_site
+from pages.conftest import Site, Someone, form_token
 
 NAME = "org/tiny"
 Q = "layers.0.q_proj.weight"
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Site]:
-    with open_site(empty_folders(tmp_path)) as site:
-        yield site
-
-
-@pytest.fixture
-def on_either(local_deployment: Deployment) -> Iterator[Site]:
-    with open_site(local_deployment) as site:
-        yield site
 
 
 def push_without_base(site: Site, folder: Path, name: str, seed: int = 1) -> str:

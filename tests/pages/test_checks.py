@@ -4,45 +4,37 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import delete
 
-from deployments import HISTORY, SCIENCE, Deployment, empty_folders
+from deployments import HISTORY, SCIENCE, empty_folders
 from factories import change_config, copy
 from live_server import live_server
 from loreg.catalog.schema import fact_table
 from loreg.entities import Access, MissingKind
 from loreg.local.backend import LocalBackend
 from loreg.registry import Registry, connect
-from pages.conftest import Site, Someone, fill, open_site
+from pages.conftest import Site, Someone, fill
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Site]:
-    with open_site(empty_folders(tmp_path)) as site:
-        yield site
-
-
-@pytest.fixture
-def on_either(local_deployment: Deployment, tmp_path: Path) -> Iterator[Site]:
+def odd(on_either: Site, tmp_path: Path) -> Site:
     """A server with a version in each of two namespaces that has a field which PEFT does not know (LR009)."""
-    with open_site(local_deployment) as site:
-        for name, source in (("team/odd", SCIENCE), ("other/odd", HISTORY)):
-            odd = change_config(copy(source, tmp_path / name.replace("/", "-")), unheard_of="yes")
-            site.behind.push(odd, name)
-        yield site
+    for name, source in (("team/odd", SCIENCE), ("other/odd", HISTORY)):
+        adapter = change_config(copy(source, tmp_path / name.replace("/", "-")), unheard_of="yes")
+        on_either.behind.push(adapter, name)
+    return on_either
 
 
-def test_a_rule_leads_to_the_versions_that_break_it(on_either: Site, someone: Someone):
+def test_a_rule_leads_to_the_versions_that_break_it(odd: Site, someone: Someone):
     counts = {
-        count.namespace: count.versions for count in on_either.behind.count_findings().findings if count.code == "LR009"
+        count.namespace: count.versions for count in odd.behind.count_findings().findings if count.code == "LR009"
     }
     assert counts == {"team": 1, "other": 1}
-    person = someone(on_either.endpoint)
-    person.sign_in(on_either.tokens["root"])
+    person = someone(odd.endpoint)
+    person.sign_in(odd.tokens["root"])
     row = person.go("/checks").get_by_role("row").filter(has=person.page.get_by_role("link", name="LR009", exact=True))
     assert row.get_by_role("cell").nth(1).inner_text() == "2"
     row.get_by_role("link", name="team 1").click()
@@ -55,11 +47,11 @@ def test_a_rule_leads_to_the_versions_that_break_it(on_either: Site, someone: So
     page.get_by_role("heading", name="odd v1").wait_for()
 
 
-def test_what_is_missing_is_counted_and_listed(on_either: Site):
+def test_what_is_missing_is_counted_and_listed(odd: Site):
     """Of each kind as many as an independent look at every version says."""
-    registry = on_either.behind
+    registry = odd.behind
     lacking = {kind: list_lacking(registry, kind) for kind in MissingKind}
-    with on_either.visit("root") as client:
+    with odd.visit("root") as client:
         overview = client.get("/checks").text
         for kind, refs in lacking.items():
             shown = re.search(rf'missing={kind}">{kind}</a></th><td class="number">(\d+)<', overview)
@@ -107,8 +99,8 @@ def test_duplicates_are_told_in_a_second_request(own: Site, someone: Someone, tm
     assert rows == [set(refs) for refs in groups]
 
 
-def test_nobody_sees_what_is_not_his(on_either: Site):
-    with on_either.visit("stranger") as client:
+def test_nobody_sees_what_is_not_his(odd: Site):
+    with odd.visit("stranger") as client:
         for path in (
             "/checks",
             "/checks?more=1",

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import expect
 
-from deployments import Deployment, empty_folders
 from loreg.entities import JobState
 from loreg.worker import Worker
-from pages.conftest import Site, Someone, form_token, open_site, sign_in
+from pages.conftest import Site, Someone, form_token, sign_in
 from pages.test_merge import PATH as MERGE
 
 REQUEST = {"sources": ["team/science:v1", "lab/history:v1"], "weights": [0.7, 0.3], "rank": 8, "name": "team/blend"}
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Site]:
-    with open_site(empty_folders(tmp_path)) as site:
-        yield site
-
-
-@pytest.fixture
-def on_either(local_deployment: Deployment) -> Iterator[Site]:
-    """A server on SQLite and a folder, and one on PostgreSQL and S3."""
-    with open_site(local_deployment) as site:
-        yield site
 
 
 def work(site: Site) -> int:

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import pytest
 from playwright.sync_api import expect
 
-from deployments import Deployment, empty_folders
+from deployments import empty_folders
 from live_server import live_server
 from pages.conftest import Site, Someone, open_site
 
 
-@pytest.fixture(params=["sqlite+folder", "postgres+s3"])
-def own_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    behind: Deployment
-    behind = empty_folders(tmp_path) if request.param == "sqlite+folder" else request.getfixturevalue("postgres_and_s3")
-    with open_site(behind) as site:
-        yield site
-
-
-def test_a_person_signs_in_searches_opens_and_signs_out(own_site: Site, someone: Someone):
-    person = someone(own_site.endpoint)
+def test_a_person_signs_in_searches_opens_and_signs_out(on_either: Site, someone: Someone):
+    person = someone(on_either.endpoint)
     page = person.go("/")
     main = page.get_by_role("main")
     assert main.get_by_role("link", name="lab/history").count() == 1
     assert main.get_by_role("link", name="team/news").count() == 0
 
-    person.sign_in(own_site.tokens["reader"])
+    person.sign_in(on_either.tokens["reader"])
     main.get_by_label("Search", exact=True).fill("news")
     main.get_by_role("button", name="Search").click()
     page.wait_for_url("**/?text=news")
@@ -38,11 +28,11 @@ def test_a_person_signs_in_searches_opens_and_signs_out(own_site: Site, someone:
     assert page.title() == "team/news · loreg"
     main.get_by_role("row").get_by_role("link", name="v1", exact=True).click()
     page.get_by_role("heading", name="Which servers take it").wait_for()
-    assert page.url == f"{own_site.endpoint}/team/news/v1"
+    assert page.url == f"{on_either.endpoint}/team/news/v1"
     assert main.get_by_role("row", name="vLLM").get_by_text("loads").count() == 1
 
     page.get_by_role("button", name="Sign out").click()
-    page.wait_for_url(own_site.endpoint + "/")
+    page.wait_for_url(on_either.endpoint + "/")
     assert page.get_by_role("link", name="team/news").count() == 0
 
 

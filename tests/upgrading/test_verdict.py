@@ -149,6 +149,17 @@ def test_a_weight_in_integers_cannot_be_compared(tmp_path: Path, base: Path):
     assert "stored as I8" in result.reason
 
 
+def test_factors_that_cannot_be_computed_with_leave_the_verdict_open(tmp_path: Path, base: Path):
+    adapter = train(tmp_path / "a", 1)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    small = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in tensors.items()}
+    save_file(small, adapter / "adapter_model.safetensors", {"format": "pt"})
+    new = write_base(tmp_path / "new", {Q: state(Q) + 1e-3})
+    result = verdict(adapter, base, new, weights=False)
+    assert result.verdict == UpgradeVerdict.UNKNOWN
+    assert "F8_E4M3" in result.reason
+
+
 def test_an_adapter_that_was_taken_in_overlaps_by_one(tmp_path: Path, base: Path):
     adapter = train(tmp_path / "a", 1)
     config = json.loads((adapter / "adapter_config.json").read_text())

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from loreg.adapters.dtypes import FLOATS
 from loreg.adapters.keys import weight_of_full_tensor
+from loreg.adapters.module import Module
 from loreg.adapters.structure import AdapterStructure
 from loreg.bases.affected_tensors import TargetTensor
 from loreg.bases.compatibility import BaseTensors, why_shape_differs
@@ -42,11 +43,19 @@ class TouchedTensor:
 def touched_tensors(structure: AdapterStructure, old: BaseTensors, new: BaseTensors) -> tuple[TouchedTensor, ...]:
     """Return every tensor that the adapter touches in the old base: by factors, and those that it brings whole."""
     unreadable = [
-        TouchedTensor(TensorState.UNKNOWN, module.why_unreadable)
+        TouchedTensor(TensorState.UNKNOWN, reason)
         for module in structure.modules.values()
-        if module.why_unreadable
+        if (reason := _why_unreadable(module))
     ]
     return (*unreadable, *_by_factors(structure, old, new), *_whole(structure, old, new))
+
+
+def _why_unreadable(module: Module) -> str:
+    """Return why the factors of a module cannot be computed with; empty if they can."""
+    if module.why_unreadable:
+        return module.why_unreadable
+    other = next((tensor.dtype for tensor in module.tensors.values() if tensor.dtype not in FLOATS), "")
+    return f"module {module.name} has factors in {other}, which cannot be computed with" if other else ""
 
 
 def pair_tensors(old: Mapping[str, TensorDigest], new: Mapping[str, TensorDigest]) -> Iterator[tuple[str, str | None]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,13 +74,18 @@ def upgrade_base(
         raise UsageError("--also names what is moved besides: expected --move too", hint="loreg base upgrade --help")
     asked = [parse_ref(ref) for ref in also]
     before, after = (open_base(context, text, progress) for text in (old, new))
+    if probe_set is not None and (before.model is None or after.model is None):
+        raise UsageError("a probe set needs both models: expected the folders of OLD and NEW", hint="./old ./new")
     if before.base.digest == after.base.digest:
         raise UsageError(f"{old} and {new} are one base: their tensors are the same", hint="loreg base ls")
     candidates, others, unreadable = _read_candidates(context, before, after, selection, progress)
     _refuse_unselected(asked, candidates)
     with tempfile.TemporaryDirectory(prefix="loreg-upgrade-") as name:
-        stored = _download(context, candidates, Path(name), progress, all_=probe_set is not None)
-        changes, change = _measure(before, after, stored, progress)
+        has_weights = before.model is not None and after.model is not None
+        measurable = {i for i, candidate in enumerate(candidates) if has_weights and candidate.is_measurable}
+        wanted = measurable if probe_set is None else set(range(len(candidates)))
+        stored = _download(context, candidates, wanted, Path(name), progress)
+        changes, change = _measure(before, after, {i: stored[i] for i in sorted(measurable)}, progress)
         adapters = [
             assess_upgrade(candidate.version, candidate.structure.config, candidate.tensors, changes.get(i))
             for i, candidate in enumerate(candidates)
@@ -105,7 +110,7 @@ def upgrade_base(
         tuple(sorted(adapters, key=order)),
         tuple(unreadable),
         tuple(others),
-        _notes(before, after, candidates),
+        _notes(before, after, adapters),
     )
 
 
@@ -170,13 +175,13 @@ def _means(ref: Ref, version: Version) -> bool:
 
 
 def _download(
-    context: Context, candidates: Sequence[_Candidate], folder: Path, progress: Progress, *, all_: bool
+    context: Context, candidates: Sequence[_Candidate], wanted: Collection[int], folder: Path, progress: Progress
 ) -> dict[int, ComparedAdapter]:
-    """Fetch the weights of the adapters that are measured, or of ``all_``, by their positions."""
-    wanted = [(i, candidate) for i, candidate in enumerate(candidates) if all_ or candidate.is_measurable]
+    """Fetch the weights of the adapters at the positions ``wanted``."""
     stored = {}
-    for done, (i, candidate) in enumerate(wanted):
+    for done, i in enumerate(sorted(wanted)):
         progress("fetching adapters", done, len(wanted))
+        candidate = candidates[i]
         weights = next(file for file in candidate.details.files if file.path == WEIGHTS_NAME)
         path = folder / f"{i}.safetensors"
         context.store.get(Blob(weights.sha256, weights.size), path)
@@ -222,10 +227,12 @@ def _move_all(
     return moved, problems
 
 
-def _notes(before: OpenedBase, after: OpenedBase, candidates: Sequence[_Candidate]) -> tuple[str, ...]:
+def _notes(before: OpenedBase, after: OpenedBase, adapters: Sequence[AdapterUpgrade]) -> tuple[str, ...]:
     notes = []
-    if not candidates:
+    if not adapters:
         notes.append(f"no selected version was trained on {before.base.title}")
     elif before.model is None or after.model is None:
         notes.append("digests alone were compared: how much changed, the folders of both models tell")
+    if any(adapter.verdict == UpgradeVerdict.EXACT for adapter in adapters):
+        notes.append("what moves exactly meets a base that changed elsewhere: --probe-set measures what that costs")
     return tuple(notes)

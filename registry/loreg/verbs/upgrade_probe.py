@@ -31,8 +31,6 @@ def probe_upgrade(
 
     The weights of an adapter are where its structure says. Raises UsageError for texts or models that do not do.
     """
-    if before.model is None or after.model is None:
-        raise UsageError("a probe set needs both models: expected the folders of OLD and NEW", hint="./old ./new")
     data = _read_texts(probe_set)
     tasks_of = {
         i: _tasks(adapter, data)

@@ -108,7 +108,7 @@ class RayExecutor:
             place = address or "this machine"
             raise UnavailableError(
                 f"there is no Ray at {place}: {_first_line(error)}",
-                hint=f"ray status --address {address}" if address else "loreg map PROBE without --on",
+                hint=f"ray status --address {address}" if address else "loreg map check",
             ) from error
         self._stack.callback(self._ray.shutdown)
 
@@ -153,7 +153,7 @@ def _refuse_imported_ray() -> None:
     if sys.modules.get("ray") is not None:
         raise UsageError(
             "this program has imported Ray already, which cannot be put on loopback any more",
-            hint="loreg map PROBE --on ray, or start Ray yourself and name it: --on ray://127.0.0.1:6379",
+            hint="loreg map check --on ray",
         )
 
 

@@ -166,7 +166,7 @@ def _read_structure(context: Context, details: Details) -> AdapterStructure:
 def _refuse_unselected(asked: Sequence[Ref], candidates: Sequence[_Candidate]) -> None:
     for ref in asked:
         if not any(_means(ref, candidate.version) for candidate in candidates):
-            raise NotFoundError(f"{ref} is not among the adapters of the old base", hint="loreg base upgrade OLD NEW")
+            raise NotFoundError(f"{ref} is not among the adapters of the old base", hint="loreg base upgrade --help")
 
 
 def _means(ref: Ref, version: Version) -> bool:

@@ -217,7 +217,7 @@ def blobs_are_listed_before_the_snapshot():
 
 def no_hold_on_removals():
     """A collector claims what a backup is about to copy."""
-    return replaced(removal_lock, "_hold_file", lambda engine, on_wait, *, alone: contextlib.nullcontext())
+    return replaced(removal_lock, "_hold_file", lambda engine, lock, on_wait, *, alone: contextlib.nullcontext())
 
 
 def snapshots_lack_what_was_deleted():

@@ -355,7 +355,7 @@ def virtual(world: World, *, is_whole: bool) -> Iterator[None]:
         (loreg.verbs.gc, "list_temporary", lambda cache: iter(())),
         (loreg.local.deletion, "ThreadPoolExecutor", _OneByOne),
         (loreg.workspace.blob_copies, "ThreadPoolExecutor", _OneByOne),
-        (loreg.catalog.removal_lock, "_file_of", lambda engine, lock: root_of(inputs()) / lock.suffix.removeprefix("-")),
+        (loreg.catalog.removal_lock, "_file_of", lambda engine, lock: root_of(inputs()) / lock.suffix[1:]),
         (loreg.local.uploads, "secrets", secrets),
         (loreg.local.exports, "build_export", _build_export),
         (loreg.local.exports, "profile_for", lambda text, request, details: None),

@@ -729,7 +729,7 @@ class Registry:
         ``on`` ``"ray"`` these are tasks on a Ray that is started on this machine, on ``"ray://HOST:6379"`` on that
         cluster, where this machine is a node: the nodes have the same loreg, and reach the store by themselves.
 
-        A probe is ``check``, ``sketch``, ``spectra``, or one that another package brings (:mod:`loreg.probes.probe`).
+        A probe is ``check``, ``sketch``, ``spectra``, or one that another package brings (see ``loreg.probes.probe``).
         What it says is recorded for :meth:`facts`. Those of which it said something are left out, unless ``again``.
         Whatever is killed meanwhile, the next call of the same goes on; one runs at a time, else ConflictError. For
         administrators, where catalog and store are reached. A program that calls it must do so below

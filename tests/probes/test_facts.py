@@ -11,7 +11,7 @@ from factories import train
 from loreg import Registry, connect
 from loreg.checking import servers
 from loreg.checking.profile import Effect, list_profiles, read_profile
-from loreg.errors import NotFoundError
+from loreg.errors import AdapterFormatError, NotFoundError
 from server.conftest import Guarded
 
 
@@ -132,3 +132,16 @@ def test_what_a_finding_quotes_is_no_harm(registry: Registry, tmp_path: Path):
     config.write_text(config.read_text().replace('"init_lora_weights": true', '"init_lora_weights": "\\u2028é"'))
     ref = str(registry.push(odd, "team/odd").version.ref)
     assert any("é" in finding["message"] for finding in registry.facts(ref)[0].value["findings"].values())
+
+
+def test_an_adapter_of_which_the_probe_can_say_nothing_is_pushed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object) -> None:
+        raise AdapterFormatError("invalid pattern: it takes too long")
+
+    monkeypatch.setattr("loreg.probes.check.check_subject", fail)
+    with connect(home=tmp_path) as registry:
+        (facts,) = registry.facts(registry.push(SCIENCE, "team/science").version.ref)
+        assert (facts.value, "takes too long" in facts.error) == ({}, True)
+        assert registry.count_findings().namespaces[0].failed == 1

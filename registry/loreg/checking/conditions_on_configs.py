@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from loreg.adapters.config import LoraConfig
@@ -119,9 +120,18 @@ def patterns_mean_another_alpha(subject: Subject, _: object) -> Iterable[str]:
             return
 
 
+_PLAIN = re.compile(r"[A-Za-z0-9_.]*")
+
+
 def _old_peft_values(config: LoraConfig, module: str) -> tuple[int, float]:
     """Return rank and alpha as PEFT 0.10 takes them: one key for both, the first of all that matches after a dot."""
     ranks, alphas = config.rank_pattern.values, config.alpha_pattern.values
-    matching = (key for key in (*ranks, *alphas) if fullmatch(rf".*\.{key}", module, config.pattern_budget))
+    keys = (key for key in (*ranks, *alphas) if _may_end(module, key))  # there may be as many as modules
+    matching = (key for key in keys if fullmatch(rf".*\.{key}", module, config.pattern_budget))
     key = next(matching, module)
     return ranks.get(key, config.r), alphas.get(key, config.lora_alpha)
+
+
+def _may_end(module: str, key: str) -> bool:
+    """Return whether a module's name may end as the pattern says: a plain one's last part is no pattern."""
+    return _PLAIN.fullmatch(key) is None or module.endswith(key.rpartition(".")[2])

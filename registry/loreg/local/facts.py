@@ -11,9 +11,9 @@ from loreg.catalog import Transaction, facts, sketches
 from loreg.checking.rules import Subject
 from loreg.checking.servers import rules_release
 from loreg.entities import Finding, FindingCounts, NewFacts, Severity, Sketch, VersionFacts
-from loreg.errors import LoregError
 from loreg.local.sketches import signs_of
 from loreg.probes import check, sketch
+from loreg.probes.probe import find_probe
 from loreg.refs import AdapterPattern
 
 
@@ -22,10 +22,7 @@ def check_facts(subject: Subject, findings: tuple[Finding, ...]) -> NewFacts:
 
     Where a server's rules cannot be asked, the facts say so: that is no reason to refuse the adapter.
     """
-    try:
-        return NewFacts(check.NAME, rules_release(), check.check_subject(subject, findings))
-    except LoregError as error:
-        return NewFacts(check.NAME, rules_release(), {}, str(error))
+    return find_probe(check.NAME).call(lambda: check.check_subject(subject, findings))
 
 
 def record_facts(tx: Transaction, version_id: int, new: NewFacts) -> None:

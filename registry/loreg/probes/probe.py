@@ -36,12 +36,16 @@ class Probe:
     function: ProbeFunction
 
     def run(self, adapter: ProbedAdapter) -> NewFacts:
-        """Return what the probe says of an adapter; an error of its function is what it says, too.
+        """Return what the probe says of an adapter. Raises what :meth:`call` raises."""
+        return self.call(lambda: self.function(adapter))
+
+    def call(self, function: Callable[[], Mapping[str, object]]) -> NewFacts:
+        """Return what ``function``, which does what the probe's does, says; an error of it is what it says, too.
 
         Raises UnavailableError where something outside does not answer: that says nothing of the adapter.
         """
         try:
-            return self.facts(self.function(adapter))
+            return self.facts(function())
         except UnavailableError:
             raise
         except Exception as error:

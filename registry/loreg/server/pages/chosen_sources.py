@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from loreg.entities import Query, Version
 from loreg.errors import LoregError, UsageError
 from loreg.local.backend import LocalBackend
@@ -46,8 +48,9 @@ def is_typing(visitor: Visitor) -> bool:
     return "live" in visitor.request.query_params
 
 
-async def find_matches(visitor: Visitor, text: str, base: str) -> SourceMatches:
-    """Return versions to add: those that a search for the text finds, of the same base where that is known."""
+async def find_matches(visitor: Visitor, text: str, versions: Sequence[Version]) -> SourceMatches:
+    """Return versions to add: those that a search for the text finds, of the base that the first version is on."""
+    base = (versions[0].base.digest if versions[0].base else versions[0].facts.base_hint) if versions else ""
     results = await visitor.backend.search(Query(text=text, base=base, limit=_MAX_MATCHES))
     if text and base and not results.items:  # whoever types a name sees it, and then why it does not fit
         results = await visitor.backend.search(Query(text=text, limit=_MAX_MATCHES))

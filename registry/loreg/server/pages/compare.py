@@ -89,13 +89,12 @@ async def compare(request: Request) -> Response:
                 )
         except LoregError as error:
             problem = error
-    base = versions[0].base.digest if versions and versions[0].base else ""
     facts = _side_by_side([list_facts(version) for version in versions])
     question = [("source", source) for source in sources]
     view = CompareView(
         sources=sources,
         versions=versions,
-        matches=await find_matches(visitor, text, base),
+        matches=await find_matches(visitor, text, versions),
         metrics=_compare_metrics(versions)[:_MAX_ROWS],
         facts=facts[:_MAX_ROWS],
         more=max(0, len(facts) - _MAX_ROWS),

@@ -76,12 +76,11 @@ async def merge(request: Request) -> Response:
             raise
         except LoregError as error:
             problem = error
-    first = sources[0][0] if sources else None
-    base = "" if first is None else first.base.digest if first.base is not None else first.facts.base_hint
+    versions = tuple(version for version, _ in sources)
     view = MergeView(
         question=question,
-        matches=await find_matches(visitor, text, base),
-        versions=tuple(version for version, _ in sources),
+        matches=await find_matches(visitor, text, versions),
+        versions=versions,
         numbers=numbers,
         problem=problem.outside if problem else "",
         hint=problem.hint if problem else "",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,3 +21,13 @@ def home(tmp_path: Path) -> Iterator[Registry]:
 
 def home_settings(registry: Registry) -> dict[str, str]:
     return {name: str(getattr(registry.settings, name)) for name in ("database_url", "storage_url")}
+
+
+def ask_without_torch(registry: Registry, question: str, folder: Path) -> float:
+    """Return the number that the registry answers to ``question``, in a process in which torch cannot be imported."""
+    code = (
+        "import sys; sys.modules['torch'] = None; from loreg.registry import connect; "
+        f"print(connect(**{home_settings(registry)!r}).{question})"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
+    return float(finished.stdout)

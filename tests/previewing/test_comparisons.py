@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from factories import change_tensors, copy, train
 from loreg.entities import AdapterComparison
 from loreg.errors import LoregError, MergeError, UsageError
 from loreg.registry import Registry
-from previewing.conftest import home_settings
+from previewing.conftest import ask_without_torch
 
 FIGURES = ("cosine", "left_overlap", "right_overlap")
 
@@ -118,9 +116,7 @@ class TestRefusals:
 
 def test_no_torch_is_needed(home: Registry, tmp_path: Path):
     refs = push(home, [SCIENCE, HISTORY])
-    code = (
-        "import sys; sys.modules['torch'] = None; from loreg.registry import connect; "
-        f"print(connect(**{home_settings(home)!r}).compare_versions({refs!r})[0].cosine)"
+    assert (
+        ask_without_torch(home, f"compare_versions({refs!r})[0].cosine", tmp_path)
+        == home.compare_versions(refs)[0].cosine
     )
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert float(finished.stdout) == home.compare_versions(refs)[0].cosine

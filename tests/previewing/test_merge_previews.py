@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from loreg.errors import LoregError, MergeError, NotFoundError, UsageError
 from loreg.identity.factors import open_factors
 from loreg.previewing.joint_frames import reduce_sources
 from loreg.registry import Registry, connect
-from previewing.conftest import home_settings
+from previewing.conftest import ask_without_torch, home_settings
 
 FIGURES = ("norm", "epsilon", "retained_energy", "sigma_next")
 
@@ -238,12 +236,10 @@ def assert_refused_as_by_merge(registry: Registry, refs: Sequence[str], method: 
 
 def test_no_torch_is_needed(home: Registry, tmp_path: Path):
     refs = push(home, [SCIENCE, HISTORY])
-    code = (
-        "import sys; sys.modules['torch'] = None; from loreg.registry import connect; "
-        f"print(connect(**{home_settings(home)!r}).preview_merge({refs!r}, rank=4).total.epsilon)"
+    assert (
+        ask_without_torch(home, f"preview_merge({refs!r}, rank=4).total.epsilon", tmp_path)
+        == home.preview_merge(refs, rank=4).total.epsilon
     )
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert float(finished.stdout) == home.preview_merge(refs, rank=4).total.epsilon
 
 
 class TestKept:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from factories import change_tensors, deltas_by_hand, deltas_by_peft, train
 from loreg.entities import AdapterSpectra
 from loreg.errors import MergeError, NotFoundError
 from loreg.registry import Registry, connect
-from previewing.conftest import home_settings
+from previewing.conftest import ask_without_torch, home_settings
 
 
 def assert_is_dense(spectra: AdapterSpectra, deltas: Mapping[str, Tensor]) -> None:
@@ -114,12 +112,7 @@ def test_what_needs_more_than_the_adapter_is_refused_in_words(home: Registry):
 
 def test_no_torch_is_needed(home: Registry, tmp_path: Path):
     home.push(SCIENCE, "team/a")
-    code = (
-        "import sys; sys.modules['torch'] = None; from loreg.registry import connect; "
-        f"print(connect(**{home_settings(home)!r}).spectra('team/a').norm)"
-    )
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert float(finished.stdout) == home.spectra("team/a").norm
+    assert ask_without_torch(home, "spectra('team/a').norm", tmp_path) == home.spectra("team/a").norm
 
 
 def test_the_files_are_read_once(home: Registry, tmp_path: Path):

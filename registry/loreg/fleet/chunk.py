@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loreg.adapters.config import CONFIG_NAME
-from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure, read_structure
+from loreg.adapters.stored import read_stored_structure
+from loreg.adapters.structure import WEIGHTS_NAME, read_structure
 from loreg.entities import MapChunk, NewFacts, ProbedVersion
 from loreg.errors import AdapterFormatError, ConflictError, IntegrityError, LoregError, NotFoundError
 from loreg.manifest import File
@@ -71,23 +72,13 @@ def probe_version(store: BlobStore, probe: Probe, version: ProbedVersion) -> New
     names = tuple(files)
     try:
         if not probe.reads_weights:
-            return probe.run(ProbedAdapter(_read_header(store, version.ref, files), names))
+            return probe.run(ProbedAdapter(read_stored_structure(store, version.ref, files), names))
         with tempfile.TemporaryDirectory(prefix="loreg-map-") as folder:
             for name in (CONFIG_NAME, WEIGHTS_NAME):
                 _fetch(store, files[name], Path(folder) / name)
             return probe.run(ProbedAdapter(read_structure(Path(folder)), names))
     except (AdapterFormatError, IntegrityError, NotFoundError) as error:
         return probe.failure(error)
-
-
-def _read_header(store: BlobStore, ref: str, files: Mapping[str, File]) -> AdapterStructure:
-    config, weights = files[CONFIG_NAME], files[WEIGHTS_NAME]
-    return read_remote_structure(
-        Path(ref),
-        store.read(config.sha256, config.size),
-        weights.size,
-        lambda start, size: store.read_part(weights.sha256, start, size),
-    )
 
 
 def _fetch(store: BlobStore, file: File, path: Path) -> None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from msgspec.structs import replace
 
-from loreg.adapters.config import CONFIG_NAME
-from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure
+from loreg.adapters.stored import read_stored_structure
+from loreg.adapters.structure import AdapterStructure
 from loreg.base_names import names_base, spellings
 from loreg.bases.affected_tensors import affected_digest
 from loreg.bases.compatibility import BaseTensors, TrainedAdapter, assess, find_unverified
@@ -133,13 +132,7 @@ class Attacher:
 
     def _read(self, candidate: Candidate) -> AdapterStructure:
         files = {file.path: file for file in candidate.files}
-        config, weights = files[CONFIG_NAME], files[WEIGHTS_NAME]
-        return read_remote_structure(
-            Path(candidate.ref),
-            self.store.read(config.sha256, config.size),
-            weights.size,
-            lambda start, size: self.store.read_part(weights.sha256, start, size),
-        )
+        return read_stored_structure(self.store, candidate.ref, files)
 
     def _change(
         self, candidates: Iterable[Candidate], change: Callable[[Transaction, Candidate], BaseAttachment | None]

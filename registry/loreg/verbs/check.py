@@ -16,7 +16,8 @@ from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.folder import select_files
 from loreg.adapters.hub import read_hub_adapter
 from loreg.adapters.hub_errors import HUB_PREFIX
-from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure, read_structure
+from loreg.adapters.stored import read_stored_structure
+from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_structure
 from loreg.bases.compatibility import BaseTensors
 from loreg.checking import policy
 from loreg.checking import profile as serving
@@ -141,12 +142,7 @@ def _inspect_version(context: Context, stored: Details, header_only: bool) -> _I
     version, files = stored.version, {file.path: file for file in stored.files}
     weights, names = files[WEIGHTS_NAME], tuple(files)
     if header_only:
-        structure = read_remote_structure(
-            Path(version.ref),
-            context.store.read(files[CONFIG_NAME].sha256),
-            weights.size,
-            lambda start, size: context.store.read_part(weights.sha256, start, size),
-        )
+        structure = read_stored_structure(context.store, version.ref, files)
         return _InspectedSource(
             Subject(structure, None, names), version.size, stored.card, weights.sha256, "", version, stored.alias_moves
         )

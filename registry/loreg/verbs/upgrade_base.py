@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from loreg.adapters.config import CONFIG_NAME
-from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure
+from loreg.adapters.stored import read_stored_structure
+from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure
 from loreg.entities import (
     AdapterUpgrade,
     Details,
@@ -153,14 +153,7 @@ def _why_other(version: Version, before: OpenedBase, after: OpenedBase) -> str:
 
 def _read_structure(context: Context, details: Details) -> AdapterStructure:
     """Read the header and the configuration of a version in the store; no weight is read."""
-    files = {file.path: file for file in details.files}
-    weights = files[WEIGHTS_NAME]
-    return read_remote_structure(
-        Path(details.version.ref),
-        context.store.read(files[CONFIG_NAME].sha256),
-        weights.size,
-        lambda start, size: context.store.read_part(weights.sha256, start, size),
-    )
+    return read_stored_structure(context.store, details.version.ref, {file.path: file for file in details.files})
 
 
 def _refuse_unselected(asked: Sequence[Ref], candidates: Sequence[_Candidate]) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from loreg.adapters.config import CONFIG_NAME
-from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_remote_structure
+from loreg.adapters.stored import read_stored_structure
+from loreg.adapters.structure import AdapterStructure
 from loreg.checking.profile import Effect, Profile, list_profiles
 from loreg.checking.servers import effects_by_code, installed_profiles, worst_effect
 from loreg.entities import Details, Finding
@@ -49,7 +49,7 @@ class Inspection(Value, frozen=True):
 def inspect_version(backend: LocalBackend, service: Service, details: Details) -> Inspection:
     """Return what the header and the configuration of a version say.
 
-    Raises what :func:`loreg.adapters.structure.read_remote_structure` raises, and UnavailableError.
+    Raises what :func:`loreg.adapters.stored.read_stored_structure` raises, and UnavailableError.
     """
     modules = read_structure(service, details).modules
     context = Context(backend, service.store, Path(), service.policy)
@@ -74,13 +74,7 @@ def _judge_server(profile: Profile, findings: tuple[Finding, ...]) -> ServerVerd
 def read_structure(service: Service, details: Details) -> AdapterStructure:
     """Return what the header and the configuration of a version say it is.
 
-    Raises what :func:`loreg.adapters.structure.read_remote_structure` raises, and UnavailableError.
+    Raises what :func:`loreg.adapters.stored.read_stored_structure` raises, and UnavailableError.
     """
     files = {file.path: file for file in details.files}
-    weights, config = files[WEIGHTS_NAME], files[CONFIG_NAME]
-    return read_remote_structure(
-        Path(details.version.ref),
-        service.store.read(config.sha256),
-        weights.size,
-        lambda start, size: service.store.read_part(weights.sha256, start, size),
-    )
+    return read_stored_structure(service.store, details.version.ref, files)

@@ -22,7 +22,7 @@ from fleet.probe_packages import install
 from loreg import Registry
 from loreg.entities import MapChunk
 from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError
-from loreg.fleet.chunk import ChunkTask, probe_chunk
+from loreg.fleet.chunk import ChunkTask
 from loreg.fleet.ray_tasks import parse_cluster
 from services import SECRET_KEY
 
@@ -139,7 +139,7 @@ def test_where_a_map_runs(text: str, address: str):
     "text", ["dask", "ray://", "ray://head:port", "http://head", "ray://user:key@head", "ray://a/b"]
 )
 def test_where_no_map_runs(text: str):
-    with pytest.raises(UsageError, match="no place where a map runs"):
+    with pytest.raises(UsageError, match="no place where tasks run"):
         parse_cluster(text)
 
 
@@ -157,6 +157,6 @@ def test_a_worker_of_another_release_refuses(tmp_path: Path):
         ChunkTask(chunk, "spectra", "1", str(tmp_path), "", version="0.0.1"),
         ChunkTask(chunk, "spectra", "0", str(tmp_path), ""),
     ):
-        error = probe_chunk(task).error
+        error = task.run().error
         assert isinstance(error, ConflictError)
         assert "the run was begun by" in error.message

@@ -39,28 +39,23 @@ class ChunkTask:
     storage_endpoint: str
     version: str = VERSION
 
+    def run(self) -> ChunkAnswer:
+        """Probe every version of the chunk."""
+        try:
+            probe = find_probe(self.probe)
+            _refuse_other_release(self, probe)
+            store = _open(self.storage_url, self.storage_endpoint)
+            return ChunkAnswer({version.id: probe_version(store, probe, version) for version in self.chunk.versions})
+        except LoregError as error:
+            return ChunkAnswer(error=error)
+
 
 @dataclass(frozen=True)
 class ChunkAnswer:
-    """What the probe says of the versions of a chunk, by id; or the ``error`` for which no version is to blame.
-
-    ``was_stopped`` if there is neither, for the machine of the worker was lost or had no memory left, by whomever.
-    """
+    """What the probe says of the versions of a chunk, by id; or the ``error`` for which no version is to blame."""
 
     facts: Mapping[int, NewFacts] = field(default_factory=dict)
     error: LoregError | None = None
-    was_stopped: bool = False
-
-
-def probe_chunk(task: ChunkTask) -> ChunkAnswer:
-    """Probe every version of a chunk. Nothing is raised: an error that is no version's is part of the answer."""
-    try:
-        probe = find_probe(task.probe)
-        _refuse_other_release(task, probe)
-        store = _open(task.storage_url, task.storage_endpoint)
-        return ChunkAnswer({version.id: probe_version(store, probe, version) for version in task.chunk.versions})
-    except LoregError as error:
-        return ChunkAnswer(error=error)
 
 
 def probe_version(store: BlobStore, probe: Probe, version: ProbedVersion) -> NewFacts:

@@ -8,7 +8,8 @@ from pathlib import Path
 from loreg.entities import MapChunk, MapReport, MapRun, Progress, no_progress
 from loreg.errors import UsageError
 from loreg.fleet.chunk import ChunkTask
-from loreg.fleet.drive import Driver, Executor
+from loreg.fleet.drive import Driver
+from loreg.fleet.executor import Executor
 from loreg.fleet.processes import ProcessExecutor, usable_cpus
 from loreg.fleet.ray_tasks import RayExecutor, parse_cluster
 from loreg.probes.probe import find_probe
@@ -53,7 +54,7 @@ def map_probe(
             return Driver(maps, run, probe, executor, make_task).drive(progress)
 
 
-def _open_executor(run: MapRun, processes: int | None, cluster: str | None) -> Executor:
+def _open_executor(run: MapRun, processes: int | None, cluster: str | None) -> Executor[ChunkTask]:
     left = run.versions - run.done
     if cluster is not None and left:
         return RayExecutor(cluster)

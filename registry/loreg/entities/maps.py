@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from loreg.entities.queries import Query
 from loreg.manifest import File
 from loreg.value import Value
 
@@ -14,20 +15,31 @@ class ProbedVersion(Value, frozen=True):
     files: tuple[File, ...]
 
 
-class MapRun(Value, frozen=True):
-    """One probe, of one release, over ``versions`` of the adapters that match ``pattern``; ``done`` of them are done.
+class MapSelection(Value, frozen=True):
+    """Which versions a run is over: those that any of the ``selectors`` means, or those that ``search`` finds.
 
-    With ``again`` also over those that the probe said something of. ``resumed`` if an earlier call began it.
+    A selector without an alias, a number or a digest means every version of the adapters that match.
     """
 
-    id: int
+    selectors: tuple[str, ...] = ()
+    search: Query | None = None
+
+
+class MapRun(Value, frozen=True):
+    """One probe, of one release, over ``versions`` of the selection; ``done`` of them are done.
+
+    With ``again`` also over those that the probe said something of. ``resumed`` if an earlier call began it. Its ``id``
+    is 0 until it begins.
+    """
+
     probe: str
     release: str
-    pattern: str
+    selection: MapSelection
     again: bool
-    versions: int
-    done: int
-    resumed: bool
+    id: int = 0
+    versions: int = 0
+    done: int = 0
+    resumed: bool = False
 
 
 class MapChunk(Value, frozen=True):

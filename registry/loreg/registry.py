@@ -733,9 +733,9 @@ class Registry:
 
         A probe is ``check``, ``sketch``, ``spectra``, or one that another package brings (see ``loreg.probes.probe``).
         What it says is recorded for :meth:`facts`. Those of which it said something are left out, unless ``again``.
-        Whatever is killed meanwhile, the next call of the same goes on; one runs at a time, else ConflictError. For
-        administrators, where catalog and store are reached. A program that calls it must do so below
-        ``if __name__ == "__main__":``.
+        Whatever is killed meanwhile, the next call of the same goes on; one runs at a time, else UnderWayError. Behind
+        a server a worker does it for an administrator, where that worker's options say. A program that calls it must
+        do so below ``if __name__ == "__main__":``.
 
         >>> pushed = registry.push("./science", "team/science")
         >>> registry.map("check").run.versions  # the push checked it
@@ -744,10 +744,19 @@ class Registry:
         >>> report.recorded, report.failed_count, registry.facts("team/science")[1].probe
         (1, 0, 'spectra')
         """
-        from loreg.verbs.map import map_probe
+        from loreg.verbs.map import map_probe, parse_map_selection
 
+        selected = parse_map_selection(selection)
+        if self.settings.endpoint:
+            if processes is not None or on:
+                raise UsageError(
+                    f"a worker of {self.settings.endpoint} does it, as its own options say",
+                    hint="leave --processes and --on out; loreg worker --help",
+                )
+            request = {"probe": probe, **selected.to_document(), "again": again}
+            return self._do_by_worker(JobKind.MAP, request, MapReport, progress)
         return map_probe(
-            self.context, self.settings, probe, selection, again=again, processes=processes, on=on, progress=progress
+            self.context, self.settings, probe, selected, again=again, processes=processes, on=on, progress=progress
         )
 
     def near_duplicates(self, pattern: str = "*") -> tuple[NearDuplicates, ...]:

@@ -22,7 +22,6 @@ from loreg.entities import MapRun, MapSelection, VersionFacts
 from loreg.errors import ConflictError, NotAllowedError, NotFoundError, UnavailableError, UsageError
 from loreg.probes.probe import find_probe
 from loreg.refs import parse_ref
-from server.conftest import Guarded
 
 #: A program that maps the probe ``mine`` with one version in each chunk.
 DRIVER = """
@@ -211,11 +210,6 @@ def test_what_is_pushed_meanwhile_is_not_of_the_run(filled: Registry, database: 
 def test_one_probe_runs_at_a_time(filled: Registry):
     with filled.context.backend.upkeep().maps().exclusive(), pytest.raises(ConflictError, match="another loreg map"):
         filled.map("check", again=True)
-
-
-def test_it_is_for_administrators_where_the_catalog_is(guarded: Guarded):
-    with guarded.registry("root") as root, pytest.raises(NotAllowedError):
-        root.map("check")
 
 
 def test_what_cannot_be_is_refused(filled: Registry):

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 from sqlalchemy import and_, delete, func, insert, select, update
 
@@ -22,7 +20,7 @@ from loreg.catalog.schema import (
     version_table,
 )
 from loreg.catalog.transaction import Transaction
-from loreg.entities import MapChunk, MapRun, ProbedVersion, Query
+from loreg.entities import MapChunk, MapRun, ProbedVersion
 from loreg.manifest import File
 from loreg.refs import AdapterName
 
@@ -146,20 +144,8 @@ def _count(tx: Transaction, run_id: int) -> tuple[int, int]:
     return sum(size for state, size in sizes if state == _DONE), sum(size for _, size in sizes)
 
 
-def _selection_of(wanted: MapRun) -> dict[str, Any]:
-    document = {**_without_defaults(wanted.selection), "again": wanted.again}
-    as_stored: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document))
-    return as_stored
-
-
-def _without_defaults(value: msgspec.Struct) -> dict[str, Any]:
-    """Return the fields of a value that say something, and of the values in it."""
-    fields = {
-        field.name: getattr(value, field.name)
-        for field in msgspec.structs.fields(value)
-        if getattr(value, field.name) != field.default
-    }
-    return {k: _without_defaults(v) if isinstance(v, Query) else v for k, v in fields.items()}
+def _selection_of(wanted: MapRun) -> dict[str, object]:
+    return {**wanted.selection.to_document(), "again": wanted.again}
 
 
 def _read_versions(tx: Transaction, version_ids: Sequence[int]) -> dict[int, ProbedVersion]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from loreg.entities.queries import Query
 from loreg.manifest import File
 from loreg.value import Value
@@ -23,6 +25,21 @@ class MapSelection(Value, frozen=True):
 
     selectors: tuple[str, ...] = ()
     search: Query | None = None
+
+    def to_document(self) -> dict[str, object]:
+        """Return it as JSON has it, without what is at its default.
+
+        >>> MapSelection(search=Query(tasks=("qa",))).to_document()
+        {'search': {'tasks': ['qa']}}
+        """
+        document = {"selectors": self.selectors} if self.search is None else {"search": _changed_fields(self.search)}
+        as_json: dict[str, object] = msgspec.json.decode(msgspec.json.encode(document))
+        return as_json
+
+
+def _changed_fields(query: Query) -> dict[str, object]:
+    fields = ((name, getattr(query, name), getattr(Query(), name)) for name in Query.__struct_fields__)
+    return {name: value for name, value, default in fields if value != default}
 
 
 class MapRun(Value, frozen=True):

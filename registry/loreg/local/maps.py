@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from loreg.catalog import Catalog, map_selection, maps
 from loreg.catalog.map_selection import SizedId
 from loreg.entities import Access, MapChunk, MapRun, NewFacts, Query
-from loreg.errors import ConflictError
+from loreg.errors import UnderWayError
 from loreg.local.facts import record_all_facts
 from loreg.local.loading import with_findings_of_server
 from loreg.selectors import parse_selector
@@ -105,4 +105,4 @@ def _cut(sizes: Sequence[SizedId], *, reads_weights: bool) -> Iterator[list[int]
 
 
 def _refuse_second() -> None:
-    raise ConflictError("another loreg map is at work on this registry", hint="wait for it: one probe runs at a time")
+    raise UnderWayError("another loreg map is at work on this registry", hint="wait for it: one probe runs at a time")

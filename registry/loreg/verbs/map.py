@@ -24,16 +24,15 @@ def map_probe(
     context: Context,
     settings: Settings,
     name: str,
-    selection: str | Sequence[str] | Query = "*",
+    selection: MapSelection,
     *,
     again: bool = False,
     processes: int | None = None,
     on: str = "",
     progress: Progress = no_progress,
 ) -> MapReport:
-    """Run a probe over the versions that are selected. See :meth:`loreg.registry.Registry.map`."""
+    """Run a probe over the versions of the selection. See :meth:`loreg.registry.Registry.map`."""
     probe = find_probe(name)
-    selected = parse_map_selection(selection)
     cluster = parse_cluster(on) if on else None
     if processes is not None and cluster is not None:
         raise UsageError("Ray knows its processors: --processes is for this machine", hint="leave --processes out")
@@ -41,7 +40,7 @@ def map_probe(
         raise UsageError(f"{processes} processes read nothing", hint="--processes 2, or leave it out")
     maps = context.backend.upkeep().maps()
     with maps.exclusive():
-        wanted = MapRun(probe.name, probe.release, selected, again)
+        wanted = MapRun(probe.name, probe.release, selection, again)
         run = maps.begin(wanted, reads_weights=probe.reads_weights)
         url = (
             settings.storage_url

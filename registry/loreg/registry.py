@@ -1141,7 +1141,7 @@ class Registry:
     ) -> Facets:
         """Count the versions that :meth:`search` finds by what they have: tasks, base, rank, servers, metrics, ….
 
-        Of more than 5,000 the newest are counted. ``ranges`` says between which numbers each metric lies.
+        Of more than 2,000 the newest are counted. ``ranges`` says between which numbers each metric lies.
 
         >>> pushed = registry.push("./science", "team/science", tasks=["qa"], metrics=["accuracy=0.9"])
         >>> facets = registry.facets()

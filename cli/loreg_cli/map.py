@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from loreg_cli.conditions import condition_options, read_selection
 from loreg_cli.options import format_option, open_registry, wide_options
 from loreg_cli.output import echo, print_json, print_table, warn
 from loreg_cli.progress import progress_bar
@@ -18,17 +19,26 @@ _FAILED = 5
 
 @click.command("map")
 @click.argument("probe")
-@click.argument("pattern", default="*")
+@click.argument("selectors", metavar="[SELECTOR]...", nargs=-1)
+@condition_options
 @click.option("--again", is_flag=True, help="Also versions of which this release of the probe said something.")
 @click.option("--processes", type=int, metavar="N", help="How many at once; default: as many as processors.")
 @click.option("--on", default="", metavar="ray[://HOST]", help="As tasks on Ray: started here, or a cluster.")
 @wide_options
 @format_option
-@click.pass_context
 def map(  # noqa: A001  a command is called as it is typed
-    context: click.Context, probe: str, pattern: str, again: bool, processes: int | None, on: str, format_: str
+    probe: str,
+    selectors: tuple[str, ...],
+    again: bool,
+    processes: int | None,
+    on: str,
+    format_: str,
+    **conditions: Any,
 ) -> None:
-    """Run a probe over the versions of the adapters that match PATTERN, and record what it says of each.
+    """Run a probe over all versions, or those that are selected, and record what it says of each.
+
+    SELECTOR is 'team/*', all versions of these adapters, or 'team/*:prod' or team/news:v3; or options say what to
+    search for, and it is over what loreg search finds.
 
     Probes: check (which rules hold in every server, by the header alone), sketch (what identify finds by), spectra
     (singular values), and those of other packages. Versions of which it said something are left out. Ctrl-C or a kill
@@ -36,11 +46,13 @@ def map(  # noqa: A001  a command is called as it is typed
 
     \b
     loreg map check
-    loreg map spectra 'team/*' --processes 4
+    loreg map spectra 'team/*:prod' --processes 4
+    loreg map spectra --task qa --base org/tiny
     loreg map spectra --on ray://10.0.0.1:6379
     """
+    selection = read_selection(selectors, conditions) or "*"
     with progress_bar() as progress:
-        report = open_registry().map(probe, pattern, again=again, processes=processes, on=on, progress=progress)
+        report = open_registry().map(probe, selection, again=again, processes=processes, on=on, progress=progress)
     if format_ == "json":
         print_json(report, ok=report.ok)
     elif format_ == "quiet":
@@ -48,7 +60,7 @@ def map(  # noqa: A001  a command is called as it is typed
             echo(ref)
     else:
         _print_report(report)
-    context.exit(0 if report.ok else _FAILED)
+    click.get_current_context().exit(0 if report.ok else _FAILED)
 
 
 def _print_report(report: MapReport) -> None:

@@ -93,9 +93,8 @@ from loreg.entities import (
 from loreg.errors import LoregError, NotAllowedError, NotFoundError, UsageError
 from loreg.parsing import (
     format_span,
-    parse_comparison,
+    parse_conditions,
     parse_event_filter,
-    parse_metric_condition,
     parse_order,
     parse_share,
     parse_span,
@@ -717,23 +716,26 @@ class Registry:
     def map(
         self,
         probe: str,
-        pattern: str = "*",
+        selection: str | Sequence[str] | Query = "*",
         *,
         again: bool = False,
         processes: int | None = None,
         on: str = "",
         progress: Progress = no_progress,
     ) -> MapReport:
-        """Run a probe over all versions of the adapters that match, in as many ``processes`` as there are processors.
+        """Run a probe over all versions that are selected, in as many ``processes`` as there are processors.
+
+        A selection is selectors as in :meth:`sync`, of which one without an alias or a number, ``team/*``, means every
+        version; or a query, of what a search finds. It is frozen when the run begins.
 
         ``on`` ``"ray"`` these are tasks on a Ray that is started on this machine, on ``"ray://HOST:6379"`` on that
         cluster, where this machine is a node: the nodes have the same loreg, and reach the store by themselves.
 
         A probe is ``check``, ``sketch``, ``spectra``, or one that another package brings (see ``loreg.probes.probe``).
         What it says is recorded for :meth:`facts`. Those of which it said something are left out, unless ``again``.
-        Whatever is killed meanwhile, the next call of the same goes on; one runs at a time, else ConflictError. For
-        administrators, where catalog and store are reached. A program that calls it must do so below
-        ``if __name__ == "__main__":``.
+        Whatever is killed meanwhile, the next call of the same goes on; one runs at a time, else UnderWayError. Behind
+        a server a worker does it for an administrator, where that worker's options say. A program that calls it must
+        do so below ``if __name__ == "__main__":``.
 
         >>> pushed = registry.push("./science", "team/science")
         >>> registry.map("check").run.versions  # the push checked it
@@ -742,10 +744,19 @@ class Registry:
         >>> report.recorded, report.failed_count, registry.facts("team/science")[1].probe
         (1, 0, 'spectra')
         """
-        from loreg.verbs.map import map_probe
+        from loreg.verbs.map import map_probe, parse_map_selection
 
+        selected = parse_map_selection(selection)
+        if self.settings.endpoint:
+            if processes is not None or on:
+                raise UsageError(
+                    f"a worker of {self.settings.endpoint} does it, as its own options say",
+                    hint="leave --processes and --on out; loreg worker --help",
+                )
+            request = {"probe": probe, **selected.to_document(), "again": again}
+            return self._do_by_worker(JobKind.MAP, request, MapReport, progress)
         return map_probe(
-            self.context, self.settings, probe, pattern, again=again, processes=processes, on=on, progress=progress
+            self.context, self.settings, probe, selected, again=again, processes=processes, on=on, progress=progress
         )
 
     def near_duplicates(self, pattern: str = "*") -> tuple[NearDuplicates, ...]:
@@ -1091,8 +1102,19 @@ class Registry:
         >>> [version.ref for version in registry.search(best="accuracy@imdb").items]
         ['team/science:v1']
         """
-        query = _parse_conditions(
-            text, tasks, base, modules, ranks, metrics, labels, namespace, author, variant, loads_in, all_versions
+        query = parse_conditions(
+            text,
+            tasks=tasks,
+            base=base,
+            modules=modules,
+            ranks=ranks,
+            metrics=metrics,
+            labels=labels,
+            namespace=namespace,
+            author=author,
+            variant=variant,
+            loads_in=loads_in,
+            all_versions=all_versions,
         )
         order = parse_order(sort, best, text)
         query = msgspec.structs.replace(query, sort=order, best=bool(best), limit=limit, cursor=cursor)
@@ -1129,8 +1151,19 @@ class Registry:
         (MetricRange(name='accuracy', low=0.9, high=0.9, higher_is_better=True),)
         """
         return self._backend.facets(
-            _parse_conditions(
-                text, tasks, base, modules, ranks, metrics, labels, namespace, author, variant, loads_in, all_versions
+            parse_conditions(
+                text,
+                tasks=tasks,
+                base=base,
+                modules=modules,
+                ranks=ranks,
+                metrics=metrics,
+                labels=labels,
+                namespace=namespace,
+                author=author,
+                variant=variant,
+                loads_in=loads_in,
+                all_versions=all_versions,
             )
         )
 
@@ -1950,37 +1983,6 @@ def _with_texts(options: MergeOptions) -> MergeOptions:
     """Return the options of a merge with every adapter in them as text."""
     initial = [source_text(adapter) for adapter in options.initial]
     return msgspec.structs.replace(options, initial=initial, extras=_optional_source(options.extras))
-
-
-def _parse_conditions(
-    text: str,
-    tasks: Sequence[str],
-    base: str,
-    modules: Sequence[str],
-    ranks: Sequence[str],
-    metrics: Sequence[str],
-    labels: Mapping[str, str] | None,
-    namespace: str,
-    author: str,
-    variant: str,
-    loads_in: str,
-    all_versions: bool,
-) -> Query:
-    """Return the conditions of a search. Raises UsageError for one that does not parse."""
-    return Query(
-        text=text,
-        tasks=tuple(tasks),
-        base=base,
-        modules=tuple(modules),
-        ranks=tuple(parse_comparison(rank) for rank in ranks),
-        metrics=tuple(parse_metric_condition(metric) for metric in metrics),
-        labels=tuple((labels or {}).items()),
-        namespace=namespace,
-        author=author,
-        variant=variant,
-        loads_in=loads_in,
-        all_versions=all_versions,
-    )
 
 
 def _open_server(settings: Settings) -> _Connection:

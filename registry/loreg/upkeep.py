@@ -38,7 +38,7 @@ class Maps(Protocol):
     def exclusive(self) -> AbstractContextManager[object]:
         """Let nobody else drive a run while the context is open; it ends with this process at the latest.
 
-        Raises ConflictError if somebody does.
+        Raises UnderWayError if somebody does.
         """
         ...
 

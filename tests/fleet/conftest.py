@@ -11,9 +11,9 @@ from sqlalchemy import Engine, create_engine, text
 from deployments import Deployment
 from factories import train
 from loreg import Registry, connect
-from server.conftest import guarded
+from server.conftest import guarded, guarded_folder
 
-__all__ = ["guarded"]
+__all__ = ["guarded", "guarded_folder"]
 
 ALPHAS = (8, 9, 10, 11, 12, 13)
 

@@ -18,11 +18,10 @@ from factories import deltas_by_peft, train
 from fleet.conftest import ALPHAS, forget_facts, list_writes, record_writes
 from fleet.probe_packages import install
 from loreg import Registry
-from loreg.entities import MapRun, VersionFacts
+from loreg.entities import MapRun, MapSelection, VersionFacts
 from loreg.errors import ConflictError, NotAllowedError, NotFoundError, UnavailableError, UsageError
 from loreg.probes.probe import find_probe
 from loreg.refs import parse_ref
-from server.conftest import Guarded
 
 #: A program that maps the probe ``mine`` with one version in each chunk.
 DRIVER = """
@@ -172,7 +171,7 @@ def test_a_chunk_that_another_did_meanwhile_changes_nothing(filled: Registry, da
     """As who was taken for dead, and was not, records late."""
     forget_facts(database)
     maps, probe = filled.context.backend.upkeep().maps(), find_probe("check")
-    wanted = MapRun(0, probe.name, probe.release, "*/*", False, 0, 0, False)
+    wanted = MapRun(probe.name, probe.release, MapSelection(("*",)), False)
     run = maps.begin(wanted, reads_weights=False)
     (late, *_) = maps.claim(run, 6)
     again = maps.begin(wanted, reads_weights=False)
@@ -191,7 +190,7 @@ def test_a_chunk_that_another_did_meanwhile_changes_nothing(filled: Registry, da
 def test_a_version_that_is_deleted_meanwhile_is_left_out(filled: Registry, database: Engine):
     forget_facts(database)
     maps, probe = filled.context.backend.upkeep().maps(), find_probe("check")
-    wanted = MapRun(0, probe.name, probe.release, "*/*", False, 0, 0, False)
+    wanted = MapRun(probe.name, probe.release, MapSelection(("*",)), False)
     chunks = maps.claim(maps.begin(wanted, reads_weights=False), 6)
     filled.delete(chunks[0].versions[0].ref, reason="private")
     filled.delete(chunks[1].versions[0].ref, reason="private")
@@ -203,7 +202,7 @@ def test_a_version_that_is_deleted_meanwhile_is_left_out(filled: Registry, datab
 def test_what_is_pushed_meanwhile_is_not_of_the_run(filled: Registry, database: Engine, tmp_path: Path):
     forget_facts(database)
     maps, probe = filled.context.backend.upkeep().maps(), find_probe("check")
-    maps.begin(MapRun(0, probe.name, probe.release, "*/*", False, 0, 0, False), reads_weights=False)
+    maps.begin(MapRun(probe.name, probe.release, MapSelection(("*",)), False), reads_weights=False)
     filled.push(train(tmp_path / "new", 1), "team/new")
     assert filled.map("check", processes=1).run.versions == 6
 
@@ -211,11 +210,6 @@ def test_what_is_pushed_meanwhile_is_not_of_the_run(filled: Registry, database: 
 def test_one_probe_runs_at_a_time(filled: Registry):
     with filled.context.backend.upkeep().maps().exclusive(), pytest.raises(ConflictError, match="another loreg map"):
         filled.map("check", again=True)
-
-
-def test_it_is_for_administrators_where_the_catalog_is(guarded: Guarded):
-    with guarded.registry("root") as root, pytest.raises(NotAllowedError):
-        root.map("check")
 
 
 def test_what_cannot_be_is_refused(filled: Registry):

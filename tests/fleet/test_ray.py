@@ -24,6 +24,7 @@ from loreg.entities import MapChunk
 from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError
 from loreg.fleet.chunk import ChunkTask
 from loreg.fleet.ray_tasks import parse_cluster
+from loreg.worker import Worker
 from services import SECRET_KEY
 
 #: A program that maps on a Ray of its own, and looks before that ends at what it shows, and after at what it leaves.
@@ -100,6 +101,20 @@ def test_a_node_that_is_killed_leaves_nothing_out_and_nothing_twice(
     assert (tmp_path / "killed").exists()
     assert (report.recorded, report.failed, report.retries > 0) == (6, (), True)
     assert len(list_writes(database)) == len(set(list_writes(database))) == 6
+
+
+@on_ray
+def test_a_worker_maps_on_the_cluster_that_it_is_given(
+    filled: Registry, cluster: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Twice, with a connection to the cluster of its own for each job."""
+    install(monkeypatch, tmp_path / "one", "return {'parent': Path(f'/proc/{os.getppid()}/comm').read_text()}")
+    ray_clusters.replace_nodes(cluster)
+    for _ in range(2):
+        job = filled.jobs.submit("map", probe="mine", selectors=["team/a13"], again=True)
+        Worker(filled.settings, None, None, "cpu", on=f"ray://{cluster.address}").work(until_idle=True)
+        assert filled.jobs.show(job.id).result["recorded"] == 1
+        assert values_of(filled, "mine") == {"team/a13:v1": {"parent": "raylet\n"}}
 
 
 @on_ray

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
 
+from msgspec.structs import replace
 from sqlalchemy import and_, delete, func, insert, select, update
 
-from loreg.catalog.patterns import is_match
 from loreg.catalog.schema import (
     adapter_table,
-    fact_table,
     file_table,
     map_chunk_table,
     map_run_table,
@@ -24,9 +22,9 @@ from loreg.catalog.schema import (
 from loreg.catalog.transaction import Transaction
 from loreg.entities import MapChunk, MapRun, ProbedVersion
 from loreg.manifest import File
-from loreg.refs import AdapterName, AdapterPattern
+from loreg.refs import AdapterName
 
-_PAGE = 10_000  # versions, and chunks, in one statement
+_PAGE = 10_000  # chunks in one statement
 _OPEN, _CLAIMED, _DONE, _SPLIT = "open", "claimed", "done", "split"
 
 
@@ -41,38 +39,8 @@ def find_unfinished(tx: Transaction, wanted: MapRun) -> MapRun | None:
             claimed = (map_chunk_table.c.run_id == row.id) & (map_chunk_table.c.state == _CLAIMED)
             tx.connection.execute(update(map_chunk_table).where(claimed).values(state=_OPEN))
             done, versions = _count(tx, row.id)
-            return MapRun(row.id, row.probe, row.release, wanted.pattern, wanted.again, versions, done, True)
+            return replace(wanted, id=row.id, versions=versions, done=done, resumed=True)
     return None
-
-
-def select_versions(
-    tx: Transaction, wanted: MapRun, pattern: AdapterPattern, after: int, last: int
-) -> Sequence[tuple[int, int]]:
-    """Return a page of the ids, from behind ``after`` up to ``last``, and bytes of the versions that are to be probed.
-
-    Those are the ones of which this release of the probe has said nothing, or could say nothing; or all ``again``.
-    """
-    is_known = and_(
-        fact_table.c.version_id == version_table.c.id,
-        fact_table.c.probe == wanted.probe,
-        fact_table.c.release == wanted.release,
-        fact_table.c.error == "",
-    )
-    query = (
-        select(version_table.c.id, version_table.c.bytes)
-        .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
-        .where(version_table.c.id > after, version_table.c.id <= last, is_match(tx, pattern))
-        .order_by(version_table.c.id)
-        .limit(_PAGE)
-    )
-    if not wanted.again:
-        query = query.where(~select(fact_table.c.version_id).where(is_known).exists())
-    return [(row.id, row.bytes) for row in tx.connection.execute(query)]
-
-
-def last_version_id(tx: Transaction) -> int:
-    """Return the id of the newest version; 0 if there is none."""
-    return tx.connection.execute(select(func.max(version_table.c.id))).scalar() or 0
 
 
 def begin(tx: Transaction, wanted: MapRun, last: int, chunks: Iterable[Sequence[int]]) -> MapRun:
@@ -92,7 +60,7 @@ def begin(tx: Transaction, wanted: MapRun, last: int, chunks: Iterable[Sequence[
     while page := list(islice(numbered, _PAGE)):
         versions += sum(len(ids) for _, ids in page)
         _add(tx, run_id, page)
-    return MapRun(run_id, wanted.probe, wanted.release, wanted.pattern, wanted.again, versions, 0, False)
+    return replace(wanted, id=run_id, versions=versions)
 
 
 def claim(tx: Transaction, run_id: int, limit: int) -> list[MapChunk]:
@@ -176,8 +144,8 @@ def _count(tx: Transaction, run_id: int) -> tuple[int, int]:
     return sum(size for state, size in sizes if state == _DONE), sum(size for _, size in sizes)
 
 
-def _selection_of(wanted: MapRun) -> dict[str, Any]:
-    return {"pattern": wanted.pattern, "again": wanted.again}
+def _selection_of(wanted: MapRun) -> dict[str, object]:
+    return {**wanted.selection.to_document(), "again": wanted.again}
 
 
 def _read_versions(tx: Transaction, version_ids: Sequence[int]) -> dict[int, ProbedVersion]:

@@ -70,7 +70,7 @@ from loreg.entities.live import (
     SyncProblemKind,
     SyncReport,
 )
-from loreg.entities.maps import MapChunk, MapReport, MapRun, ProbedVersion
+from loreg.entities.maps import MapChunk, MapReport, MapRun, MapSelection, ProbedVersion
 from loreg.entities.mirroring import MirrorConflict, MirrorReport
 from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
 from loreg.entities.previews import MergePreview, PreviewFigures
@@ -273,6 +273,7 @@ __all__ = [
     "MapChunk",
     "MapReport",
     "MapRun",
+    "MapSelection",
     "MarkedGarbage",
     "MergeOptions",
     "MergePreview",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from loreg.entities.queries import Query
 from loreg.manifest import File
 from loreg.value import Value
 
@@ -14,20 +17,46 @@ class ProbedVersion(Value, frozen=True):
     files: tuple[File, ...]
 
 
-class MapRun(Value, frozen=True):
-    """One probe, of one release, over ``versions`` of the adapters that match ``pattern``; ``done`` of them are done.
+class MapSelection(Value, frozen=True):
+    """Which versions a run is over: those that any of the ``selectors`` means, or those that ``search`` finds.
 
-    With ``again`` also over those that the probe said something of. ``resumed`` if an earlier call began it.
+    A selector without an alias, a number or a digest means every version of the adapters that match.
     """
 
-    id: int
+    selectors: tuple[str, ...] = ()
+    search: Query | None = None
+
+    def to_document(self) -> dict[str, object]:
+        """Return it as JSON has it, without what is at its default.
+
+        >>> MapSelection(search=Query(tasks=("qa",))).to_document()
+        {'search': {'tasks': ['qa']}}
+        """
+        document = {"selectors": self.selectors} if self.search is None else {"search": _changed_fields(self.search)}
+        as_json: dict[str, object] = msgspec.json.decode(msgspec.json.encode(document))
+        return as_json
+
+
+def _changed_fields(query: Query) -> dict[str, object]:
+    fields = ((name, getattr(query, name), getattr(Query(), name)) for name in Query.__struct_fields__)
+    return {name: value for name, value, default in fields if value != default}
+
+
+class MapRun(Value, frozen=True):
+    """One probe, of one release, over ``versions`` of the selection; ``done`` of them are done.
+
+    With ``again`` also over those that the probe said something of. ``resumed`` if an earlier call began it. Its ``id``
+    is 0 until it begins.
+    """
+
     probe: str
     release: str
-    pattern: str
+    selection: MapSelection
     again: bool
-    versions: int
-    done: int
-    resumed: bool
+    id: int = 0
+    versions: int = 0
+    done: int = 0
+    resumed: bool = False
 
 
 class MapChunk(Value, frozen=True):

@@ -50,6 +50,12 @@ def parse_cluster(text: str) -> str:
     return f"{parts.hostname}:{port}"
 
 
+def require_cluster(text: str) -> None:
+    """Raise UsageError unless ``text`` means a cluster that somebody else starts."""
+    if not parse_cluster(text):
+        raise UsageError("a worker starts no Ray of its own: expected a cluster", hint="--on ray://127.0.0.1:6379")
+
+
 class RayExecutor(Executor[AnyWorkItem]):
     """Tasks on the cluster at ``address``, or on one that is started on this machine if that is empty.
 

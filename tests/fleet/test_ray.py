@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,19 +87,29 @@ def test_two_nodes_say_bit_for_bit_what_one_process_says(filled: Registry, clust
         assert values_of(filled, probe) == expected
 
 
+def kill_node_named_in(cluster: Any, pipe: Path) -> None:
+    raylet = int(pipe.read_text())
+    pipe.unlink()
+    ray_clusters.kill_node(cluster, raylet)
+
+
 @on_ray
 @pytest.mark.usefixtures("one_in_a_chunk")
 def test_a_node_that_is_killed_leaves_nothing_out_and_nothing_twice(
     filled: Registry, database: Engine, cluster: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    """The first worker to read a certain adapter kills the node that it runs on."""
-    once = f"marker = Path({str(tmp_path)!r}) / 'killed'; first = not marker.exists(); marker.touch()"
-    kill = f"import sys; {once}; first and (os.kill(os.getppid(), signal.SIGKILL), signal.pause())"
-    install(monkeypatch, tmp_path / "one", kill)
+    """The first worker to read a certain adapter says on which node it is, and waits for its end."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    stay = f"pipe = Path({str(pipe)!r}); pipe.exists() and (pipe.write_text(str(os.getppid())), signal.pause())"
+    install(monkeypatch, tmp_path / "one", stay)
     ray_clusters.replace_nodes(cluster)  # by nodes whose workers have the package in their environment
     record_writes(database)
+    killer = threading.Thread(target=kill_node_named_in, args=(cluster, pipe), daemon=True)
+    killer.start()
     report = filled.map("mine", on=f"ray://{cluster.address}")
-    assert (tmp_path / "killed").exists()
+    assert not pipe.exists()
+    killer.join()
     assert (report.recorded, report.failed, report.retries > 0) == (6, (), True)
     assert len(list_writes(database)) == len(set(list_writes(database))) == 6
 

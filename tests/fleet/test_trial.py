@@ -176,6 +176,12 @@ def test_a_trial_that_ends_each_worker_is_told_and_the_sweep_goes_on(registry: R
     assert len(result.trials) == 6
 
 
+def test_what_cannot_be_merged_is_told_and_the_sweep_goes_on(registry: Registry, room: Path):
+    options = SweepOptions(methods=("slerp",), jobs=2)
+    result = registry.sweep(fill(room, 3), losses_of, options=options, on="ray", dry_run=True)
+    assert [note for note in result.notes if note.startswith("slerp was not tried: ")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -497,6 +497,7 @@ class Registry:
         metadata: VersionMetadata = VersionMetadata(),
         folder: Path | str | None = None,
         device: str = "auto",
+        on: str = "",
         plot: Path | str | None = None,
         progress: Progress = no_progress,
     ) -> MergeResult:
@@ -505,7 +506,9 @@ class Registry:
         Pushed as the next version of ``name`` with ``metadata``, or written to the new ``folder``; with neither, only
         certified. A folder that holds this very merge is left as it is. ``base`` is the path of the model that DoRA
         needs, ``calibration`` the cross moments that ``regmean`` needs, ``device`` cpu, cuda or auto, ``plot`` a PNG to
-        draw. Raises UsageError, MergeError and what pushing and pulling raise; then nothing is written.
+        draw. ``on`` a cluster, as in :meth:`map`, one of its machines merges, with cuda one that has a GPU; the
+        adapters travel to it. Raises UsageError, MergeError and what pushing and pulling raise; then nothing is
+        written.
 
         >>> merged = registry.merge(["./science", "./history"], MergeOptions([0.5, 0.5]), name="team/both")
         >>> merged.pushed.version.ref, merged.pushed.version.facts.rank_max
@@ -523,6 +526,7 @@ class Registry:
             base=base,
             calibration=calibration,
             device=device,
+            on=on,
             name=name,
             metadata=metadata,
             folder=folder,
@@ -592,6 +596,7 @@ class Registry:
         metadata: VersionMetadata = VersionMetadata(),
         folder: Path | str | None = None,
         device: str = "auto",
+        on: str = "",
         plot: Path | str | None = None,
         progress: Progress = no_progress,
     ) -> MergeResult:
@@ -613,6 +618,7 @@ class Registry:
             base=base,
             calibration=calibration,
             device=device,
+            on=on,
             name=name,
             metadata=metadata,
             folder=folder,
@@ -908,6 +914,7 @@ class Registry:
         verify: bool = False,
         start_over: bool = False,
         device: str = "auto",
+        on: str = "",
         progress: Progress = no_progress,
     ) -> BakeResult:
         """Write the model at the path ``base`` with the refs or folders ``sources`` added to it, to the new ``folder``.
@@ -916,8 +923,9 @@ class Registry:
         ``dtype`` (float64, float32, float16, bfloat16); DoRA is exact. Another method, a rank or initial adapters
         merge first, as :meth:`merge` does. The same call goes on where an interrupted one stopped, and leaves a
         ``folder`` that holds this very model as it is; ``start_over`` removes what an interrupted call with other
-        arguments left. ``verify`` computes a sample of tensors again and compares,
-        also in a ``folder`` that was baked before.
+        arguments left. ``verify`` computes a sample of tensors again and compares, also in a ``folder`` that was baked
+        before. ``on`` a cluster, as in :meth:`map`, each shard is written by one of its machines, which all have
+        ``base`` and ``folder`` at the same path.
 
         Raises UsageError, ConflictError if ``folder`` holds anything else, CheckFailedError for a base that does not
         fit (``allow_derived`` takes one that is known to come from the right one), MergeError for what cannot be
@@ -939,6 +947,7 @@ class Registry:
             verify=verify,
             start_over=start_over,
             device=device,
+            on=on,
             progress=progress,
         )
 

@@ -59,10 +59,12 @@ def require_cluster(text: str) -> None:
 class RayExecutor(Executor[AnyWorkItem]):
     """Tasks on the cluster at ``address``, or on one that is started on this machine if that is empty.
 
+    Each has one processor, and so many ``gpus``.
+
     Raises MissingExtraError without Ray, UnavailableError for a cluster that does not answer.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, gpus: int = 0) -> None:
         self._stack = contextlib.ExitStack()
         self._tasks: dict[Any, AnyWorkItem] = {}
         try:
@@ -71,7 +73,7 @@ class RayExecutor(Executor[AnyWorkItem]):
                 self._stack.enter_context(set_environment(_local_environment(self._stack)))
             self._ray = _import_ray()
             self._connect(address)
-            self._run = self._ray.remote(num_cpus=1, max_retries=0)(_run)
+            self._run = self._ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_run)
         except BaseException:
             self._stack.close()
             raise
@@ -129,7 +131,7 @@ class RayExecutor(Executor[AnyWorkItem]):
         except exceptions.RayError as error:
             raise LoregError(
                 f"a node of the cluster cannot do it: {_first_line(error)}",
-                hint="pip install the loreg of this machine on every node, and the package that brings the probe",
+                hint="pip install the loreg of this machine on every node, and what brings the probe or the function",
             ) from error
 
 

@@ -1050,7 +1050,8 @@ class Registry:
         from, and no metric; ``also`` names others, adapter by adapter. A second call finds them there.
 
         ``probe_set`` has texts, as JSON Lines with ``task`` and ``text`` or as one plain file, on which the losses
-        before and after are measured. Raises UsageError, NotFoundError where no version is of that base, and what
+        before and after are measured. The verdicts are kept if the registry knows both bases:
+        ``bases.upgrade_verdicts`` has them. Raises UsageError, NotFoundError where no version is of that base, and what
         opening a base raises; what cannot be read or moved is named in the report.
 
         >>> pushed = registry.push("./science", "team/science", base="./base")

@@ -6,23 +6,17 @@ A worker reads the store and nothing else; what it says goes back to who drives 
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.stored import read_stored_structure
-from loreg.adapters.structure import WEIGHTS_NAME, read_structure
+from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.entities import MapChunk, NewFacts, ProbedVersion
 from loreg.errors import AdapterFormatError, ConflictError, IntegrityError, LoregError, NotFoundError
-from loreg.manifest import File
 from loreg.probes.adapter import ProbedAdapter
 from loreg.probes.probe import Probe, find_probe
 from loreg.storage import Blob, BlobStore, open_store
 from loreg.version import VERSION
-
-_IN_MEMORY = 64 * 1024**2  # bytes of weights that are read at once; larger ones are copied to a file
 
 
 @dataclass(frozen=True)
@@ -68,20 +62,12 @@ def probe_version(store: BlobStore, probe: Probe, version: ProbedVersion) -> New
     try:
         if not probe.reads_weights:
             return probe.run(ProbedAdapter(read_stored_structure(store, version.ref, files), names))
-        with tempfile.TemporaryDirectory(prefix="loreg-map-") as folder:
-            for name in (CONFIG_NAME, WEIGHTS_NAME):
-                _fetch(store, files[name], Path(folder) / name)
-            return probe.run(ProbedAdapter(read_structure(Path(folder)), names))
+        weights = files[WEIGHTS_NAME]
+        with store.checked_file(Blob(weights.sha256, weights.size)) as path:
+            structure = read_stored_structure(store, version.ref, files, path)
+            return probe.run(ProbedAdapter(structure, names))
     except (AdapterFormatError, IntegrityError, NotFoundError) as error:
         return probe.failure(error)
-
-
-def _fetch(store: BlobStore, file: File, path: Path) -> None:
-    """Write a stored file to ``path``, compared with its digest; it need not survive the machine."""
-    if file.size > _IN_MEMORY:
-        store.get(Blob(file.sha256, file.size), path)
-    else:
-        path.write_bytes(store.read(file.sha256, file.size))
 
 
 def _refuse_other_release(task: ChunkTask, probe: Probe) -> None:

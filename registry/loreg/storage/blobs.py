@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -177,6 +178,13 @@ class BlobStore(BlobTransfer, Protocol):
 
     def hash_stored(self, sha256: str, on_bytes: BytesCallback = ignore_bytes) -> Blob | None:
         """Return digest and size of the bytes under a blob's name, read now; None if there are none."""
+        ...
+
+    def checked_file(self, blob: Blob) -> AbstractContextManager[Path]:
+        """Return a file with the blob's bytes, to be read until the context ends, and never changed.
+
+        They are compared with the digest first: raises NotFoundError if there is no such blob, and IntegrityError.
+        """
         ...
 
     def list_leftovers(self) -> Iterator[Leftover]:

@@ -311,13 +311,6 @@ def attach(local_registry: Registry, folder: Path) -> None:
     assert local_registry.bases.attach("org/tiny")[0].outcome == "attached"
 
 
-def move_to_another_base(local_registry: Registry, folder: Path) -> None:
-    old, new = write_base(folder / "old"), write_base(folder / "new", {Q: torch.ones(24, 20)})
-    local_registry.push(train(folder / "b", 2), "team/b", base=old)
-    report = local_registry.upgrade_base(old, new, move=True, also=["team/b"])
-    assert [adapter.moved_to for adapter in report.adapters] == ["team/b:v2"]
-
-
 def begin_canary(local_registry: Registry) -> None:
     local_registry.push(HISTORY, "team/science")
     local_registry.begin_canary("team/science:v2", "prod", "10%")
@@ -377,7 +370,6 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
     "delete": ("delete", lambda local_registry, folder: local_registry.delete("team/science", "asked for")),
     "prune": ("prune", push_and_prune),
     "mirror": ("mirror", mirror_another),
-    "upgrade_base": ("push", move_to_another_base),
     "bases.attach": ("attach", attach),
     "bases.detach": (
         "detach",

@@ -70,7 +70,7 @@ from loreg.entities.live import (
     SyncProblemKind,
     SyncReport,
 )
-from loreg.entities.maps import MapChunk, MapReport, MapRun, MapSelection, ProbedVersion
+from loreg.entities.maps import MapChunk, MapOptions, MapReport, MapRun, MapSelection, NewExport, ProbedVersion
 from loreg.entities.mirroring import MirrorConflict, MirrorReport
 from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
 from loreg.entities.previews import MergePreview, PreviewFigures
@@ -271,6 +271,7 @@ __all__ = [
     "KinshipKind",
     "LineageEdge",
     "MapChunk",
+    "MapOptions",
     "MapReport",
     "MapRun",
     "MapSelection",
@@ -299,6 +300,7 @@ __all__ = [
     "MoveReport",
     "Namespace",
     "NearDuplicates",
+    "NewExport",
     "NewFacts",
     "NewVersion",
     "Operator",

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Protocol
 
 from loreg.entities import MapChunk, MapReport, MapRun, Progress
+from loreg.errors import CollectedError
 from loreg.fleet.chunk import ChunkAnswer, ChunkTask
 from loreg.probes.probe import Probe
 from loreg.upkeep import Maps
@@ -128,7 +129,11 @@ class Driver:
             self._record(chunk, ChunkAnswer({version.id: failure for version in chunk.versions}))
 
     def _record(self, chunk: MapChunk, answer: ChunkAnswer) -> None:
-        recorded = self._maps.finish(chunk, answer.facts)
+        try:
+            recorded = self._maps.finish(chunk, answer.facts, answer.exports)
+        except CollectedError:  # a collection took what the worker found in the store
+            self._begin_again(chunk)
+            return
         if recorded is None:
             return
         tally = self._tally

@@ -21,6 +21,7 @@ _FAILED = 5
 @click.argument("probe")
 @click.argument("selectors", metavar="[SELECTOR]...", nargs=-1)
 @condition_options
+@click.option("--profile", default="", metavar="SERVER", help="Of export: vllm, vllm:max_lora_rank=64, sglang, …")
 @click.option("--again", is_flag=True, help="Also versions of which this release of the probe said something.")
 @click.option("--processes", type=int, metavar="N", help="How many at once; default: as many as processors.")
 @on_option
@@ -29,6 +30,7 @@ _FAILED = 5
 def map(  # noqa: A001  a command is called as it is typed
     probe: str,
     selectors: tuple[str, ...],
+    profile: str,
     again: bool,
     processes: int | None,
     on: str,
@@ -41,18 +43,21 @@ def map(  # noqa: A001  a command is called as it is typed
     search for, and it is over what loreg search finds.
 
     Probes: check (which rules hold in every server, by the header alone), sketch (what identify finds by), spectra
-    (singular values), and those of other packages. Versions of which it said something are left out. Ctrl-C or a kill
-    loses nothing: the same command goes on. Exit code 5 if it could say nothing of some. quiet prints those.
+    (singular values), export (the files for a server, which pull --profile finds), and those of other packages.
+    Versions of which it said something are left out. Ctrl-C or a kill loses nothing: the same command goes on. Exit
+    code 5 if it could say nothing of some. quiet prints those.
 
     \b
     loreg map check
     loreg map spectra 'team/*:prod' --processes 4
     loreg map spectra --task qa --base org/tiny
-    loreg map spectra --on ray://10.0.0.1:6379
+    loreg map export --profile vllm --on ray://10.0.0.1:6379
     """
     selection = read_selection(selectors, conditions) or "*"
     with progress_bar() as progress:
-        report = open_registry().map(probe, selection, again=again, processes=processes, on=on, progress=progress)
+        report = open_registry().map(
+            probe, selection, profile=profile, again=again, processes=processes, on=on, progress=progress
+        )
     if format_ == "json":
         print_json(report, ok=report.ok)
     elif format_ == "quiet":
@@ -76,6 +81,6 @@ def _print_report(report: MapReport) -> None:
     if report.failed_count:
         echo(f"{report.failed_count:,} could not be read")
     if report.retries:
-        warn(f"{report.retries:,} times a worker ended, and what it had was begun once more")
+        warn(f"{report.retries:,} times a worker ended, or what it made was collected; that was begun once more")
     if report.gone:
         warn(f"{report.gone:,} versions were deleted meanwhile")

@@ -51,6 +51,7 @@ from loreg.entities import (
     JobKind,
     KeptAdapter,
     LineageEdge,
+    MapOptions,
     MapReport,
     MergeOptions,
     MergePreview,
@@ -724,6 +725,7 @@ class Registry:
         probe: str,
         selection: str | Sequence[str] | Query = "*",
         *,
+        profile: str = "",
         again: bool = False,
         processes: int | None = None,
         on: str = "",
@@ -738,10 +740,11 @@ class Registry:
         cluster, where this machine is a node: the nodes have the same loreg, and reach the store by themselves.
 
         A probe is ``check``, ``sketch``, ``spectra``, or one that another package brings (see ``loreg.probes.probe``).
-        What it says is recorded for :meth:`facts`. Those of which it said something are left out, unless ``again``.
-        Whatever is killed meanwhile, the next call of the same goes on; one runs at a time, else UnderWayError. Behind
-        a server a worker does it for an administrator, where that worker's options say. A program that calls it must
-        do so below ``if __name__ == "__main__":``.
+        ``export`` makes of each the files for the server of ``profile``, which :meth:`pull` then finds. What it says is
+        recorded for :meth:`facts`. Those of which it said something are left out, unless ``again``. Whatever is killed
+        meanwhile, the next call of the same goes on; one runs at a time, else UnderWayError. Behind a server a worker
+        does it for an administrator, where that worker's options say. A program that calls it must do so below
+        ``if __name__ == "__main__":``.
 
         >>> pushed = registry.push("./science", "team/science")
         >>> registry.map("check").run.versions  # the push checked it
@@ -759,10 +762,18 @@ class Registry:
                     f"a worker of {self.settings.endpoint} does it, as its own options say",
                     hint="leave --processes and --on out; loreg worker --help",
                 )
-            request = {"probe": probe, **selected.to_document(), "again": again}
+            request = {"probe": probe, "profile": profile, **selected.to_document(), "again": again}
             return self._do_by_worker(JobKind.MAP, request, MapReport, progress)
         return map_probe(
-            self.context, self.settings, probe, selected, again=again, processes=processes, on=on, progress=progress
+            self.context,
+            self.settings,
+            probe,
+            selected,
+            options=MapOptions(profile),
+            again=again,
+            processes=processes,
+            on=on,
+            progress=progress,
         )
 
     def near_duplicates(self, pattern: str = "*") -> tuple[NearDuplicates, ...]:

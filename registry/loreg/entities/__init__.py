@@ -71,7 +71,7 @@ from loreg.entities.live import (
     SyncProblemKind,
     SyncReport,
 )
-from loreg.entities.maps import MapChunk, MapReport, MapRun, MapSelection, ProbedVersion
+from loreg.entities.maps import MapChunk, MapOptions, MapReport, MapRun, MapSelection, NewExport, ProbedVersion
 from loreg.entities.mirroring import MirrorConflict, MirrorReport
 from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
 from loreg.entities.previews import MergePreview, PreviewFigures
@@ -277,6 +277,7 @@ __all__ = [
     "KinshipKind",
     "LineageEdge",
     "MapChunk",
+    "MapOptions",
     "MapReport",
     "MapRun",
     "MapSelection",
@@ -305,6 +306,7 @@ __all__ = [
     "MoveReport",
     "Namespace",
     "NearDuplicates",
+    "NewExport",
     "NewFacts",
     "NewUpgrade",
     "NewVerdict",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from loreg.entities import MapChunk, MapReport, MapRun, Progress
+from loreg.errors import CollectedError
 from loreg.fleet.chunk import ChunkAnswer, ChunkTask
 from loreg.fleet.executor import Executor, Lost
 from loreg.probes.probe import Probe
@@ -111,7 +112,11 @@ class Driver:
             self._record(chunk, ChunkAnswer({version.id: failure for version in chunk.versions}))
 
     def _record(self, chunk: MapChunk, answer: ChunkAnswer) -> None:
-        recorded = self._maps.finish(chunk, answer.facts)
+        try:
+            recorded = self._maps.finish(chunk, answer.facts, answer.exports)
+        except CollectedError:  # a collection took what the worker found in the store
+            self._begin_again(chunk)
+            return
         if recorded is None:
             return
         tally = self._tally

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from loreg.entities import MapChunk, MapReport, MapRun, MapSelection, Progress, Query, no_progress
+from loreg.entities import MapChunk, MapOptions, MapReport, MapRun, MapSelection, Progress, Query, no_progress
 from loreg.errors import UsageError
 from loreg.fleet.chunk import ChunkTask
 from loreg.fleet.drive import Driver
@@ -27,13 +27,14 @@ def map_probe(
     name: str,
     selection: MapSelection,
     *,
+    options: MapOptions = MapOptions(),
     again: bool = False,
     processes: int | None = None,
     on: str = "",
     progress: Progress = no_progress,
 ) -> MapReport:
     """Run a probe over the versions of the selection. See :meth:`loreg.registry.Registry.map`."""
-    probe = find_probe(name)
+    probe = find_probe(name, options)
     cluster = parse_cluster(on) if on else None
     if processes is not None and cluster is not None:
         raise UsageError("Ray knows its processors: --processes is for this machine", hint="leave --processes out")
@@ -41,7 +42,7 @@ def map_probe(
         raise UsageError(f"{processes} processes read nothing", hint="--processes 2, or leave it out")
     maps = context.backend.upkeep().maps()
     with maps.exclusive():
-        wanted = MapRun(probe.name, probe.release, selection, again)
+        wanted = MapRun(probe.name, probe.release, selection, again, options)
         run = maps.begin(wanted, reads_weights=probe.reads_weights)
         url = (
             settings.storage_url
@@ -50,7 +51,7 @@ def map_probe(
         )
 
         def make_task(chunk: MapChunk) -> ChunkTask:
-            return ChunkTask(chunk, probe.name, probe.release, url, settings.storage_endpoint)
+            return ChunkTask(chunk, name, probe.release, url, settings.storage_endpoint, options)
 
         with closing(_open_executor(run, processes, cluster)) as executor:
             return Driver(maps, run, probe, executor, make_task).drive(progress)

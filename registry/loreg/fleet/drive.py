@@ -22,7 +22,7 @@ class Executor(Protocol):
     """Workers that probe chunks, each one at a time. Close it when done, whatever happens."""
 
     def room(self) -> int:
-        """Return how many chunks would be begun at once."""
+        """Return how many chunks would be begun at once: at least one if none is under way."""
         ...
 
     def submit(self, task: ChunkTask) -> None:
@@ -30,7 +30,7 @@ class Executor(Protocol):
         ...
 
     def wait(self) -> Sequence[tuple[MapChunk, ChunkAnswer | None]]:
-        """Wait until some chunk ended, and return those that did, None where the worker ended with it."""
+        """Wait until something happened; return the chunks that ended, None where the worker ended with it."""
         ...
 
     def close(self) -> None:

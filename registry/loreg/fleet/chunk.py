@@ -6,22 +6,29 @@ A worker reads the store and nothing else; what it says goes back to who drives 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from loreg.adapters.card import CARD_NAME
+from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.stored import read_stored_structure
-from loreg.adapters.structure import WEIGHTS_NAME
-from loreg.entities import MapChunk, NewFacts, ProbedVersion
+from loreg.adapters.structure import WEIGHTS_NAME, read_structure
+from loreg.bases.compatibility import BaseTensors
+from loreg.bases.identify import parse_tensor_digests
+from loreg.entities import MapChunk, MapOptions, NewExport, NewFacts, ProbedVersion
 from loreg.errors import AdapterFormatError, ConflictError, IntegrityError, LoregError, NotFoundError
-from loreg.probes.adapter import ProbedAdapter
+from loreg.manifest import File, Manifest
+from loreg.probes.adapter import Output, ProbedAdapter
 from loreg.probes.probe import Probe, find_probe
-from loreg.storage import Blob, BlobStore, open_store
+from loreg.storage import Blob, BlobStore, digest_of, open_store
 from loreg.version import VERSION
 
 
 @dataclass(frozen=True)
 class ChunkTask:
-    """A chunk, the probe, and where the store is. Keys are not in it: a worker has those of its own environment.
+    """A chunk, the probe with its options, and where the store is. Keys are those of the worker's own environment.
 
     ``version`` is that of the loreg that drives the run.
     """
@@ -31,48 +38,97 @@ class ChunkTask:
     release: str
     storage_url: str
     storage_endpoint: str
+    options: MapOptions = MapOptions()
     version: str = VERSION
+
+    def run(self) -> ChunkAnswer:
+        """Probe every version of the chunk."""
+        try:
+            probe = find_probe(self.probe, self.options)
+            _refuse_other_release(self, probe)
+            prober = _Prober(_open(self.storage_url, self.storage_endpoint), probe)
+            facts = {version.id: prober.probe(version) for version in self.chunk.versions}
+            return ChunkAnswer(facts, prober.exports)
+        except LoregError as error:
+            return ChunkAnswer(error=error)
 
 
 @dataclass(frozen=True)
 class ChunkAnswer:
     """What the probe says of the versions of a chunk, by id; or the ``error`` for which no version is to blame.
 
-    ``was_stopped`` if there is neither, for the machine of the worker was lost or had no memory left, by whomever.
+    What it made of them is in the store, and in ``exports``, by id.
     """
 
     facts: Mapping[int, NewFacts] = field(default_factory=dict)
+    exports: Mapping[int, NewExport] = field(default_factory=dict)
     error: LoregError | None = None
-    was_stopped: bool = False
 
 
-def probe_chunk(task: ChunkTask) -> ChunkAnswer:
-    """Probe every version of a chunk. Nothing is raised: an error that is no version's is part of the answer."""
-    try:
-        probe = find_probe(task.probe)
-        _refuse_other_release(task, probe)
-        store = _open(task.storage_url, task.storage_endpoint)
-        return ChunkAnswer({version.id: probe_version(store, probe, version) for version in task.chunk.versions})
-    except LoregError as error:
-        return ChunkAnswer(error=error)
+ToExport = Callable[[ProbedVersion, Manifest], NewExport]
 
 
-def probe_version(store: BlobStore, probe: Probe, version: ProbedVersion) -> NewFacts:
-    """Return what a probe says of a stored version; that its files are lost or damaged is what it says, too.
+class _Prober:
+    """Probes stored versions. What the probe makes of them is put into the store, and into ``exports``, by id."""
 
-    Raises what the store raises for which no version is to blame: UnavailableError, NotAllowedError.
-    """
-    files = {file.path: file for file in version.files}
-    names = tuple(files)
-    try:
-        if not probe.reads_weights:
-            return probe.run(ProbedAdapter(read_stored_structure(store, version.ref, files), names))
-        weights = files[WEIGHTS_NAME]
-        with store.checked_file(Blob(weights.sha256, weights.size)) as path:
-            structure = read_stored_structure(store, version.ref, files, path)
-            return probe.run(ProbedAdapter(structure, names))
-    except (AdapterFormatError, IntegrityError, NotFoundError) as error:
-        return probe.failure(error)
+    def __init__(self, store: BlobStore, probe: Probe) -> None:
+        self._store, self._probe = store, probe
+        self._bases: dict[str, BaseTensors] = {}
+        self.exports: dict[int, NewExport] = {}
+
+    def probe(self, version: ProbedVersion) -> NewFacts:
+        """Return what the probe says of a version; that its files are lost or damaged is what it says, too.
+
+        Raises what the store raises for which no version is to blame: UnavailableError, NotAllowedError.
+        """
+        files = {file.path: file for file in version.files}
+        try:
+            if self._probe.to_export is not None:
+                return self._make(version, files, self._probe.to_export)
+            if not self._probe.reads_weights:
+                structure = read_stored_structure(self._store, version.ref, files)
+                return self._probe.run(ProbedAdapter(structure, tuple(files)))
+            weights = files[WEIGHTS_NAME]
+            with self._store.checked_file(Blob(weights.sha256, weights.size)) as path:
+                structure = read_stored_structure(self._store, version.ref, files, path)
+                return self._probe.run(ProbedAdapter(structure, tuple(files)))
+        except (AdapterFormatError, IntegrityError, NotFoundError) as error:
+            return self._probe.failure(error)
+
+    def _make(
+        self,
+        version: ProbedVersion,
+        files: Mapping[str, File],
+        to_export: Callable[[ProbedVersion, Manifest], NewExport],
+    ) -> NewFacts:
+        with tempfile.TemporaryDirectory(prefix="loreg-map-") as name:
+            folder = Path(name)
+            for path in files.keys() & {CONFIG_NAME, WEIGHTS_NAME, CARD_NAME}:
+                self._store.get(Blob(files[path].sha256, files[path].size), folder / path)
+            made = folder / "made"
+            made.mkdir()
+            output = Output(made, version.ref, version.digest, self._base_of(version))
+            facts = self._probe.run(ProbedAdapter(read_structure(folder), tuple(files), output))
+            if not facts.error:
+                self.exports[version.id] = to_export(version, _store_files(self._store, made))
+            return facts
+
+    def _base_of(self, version: ProbedVersion) -> BaseTensors | None:
+        base = version.base
+        if base is None:
+            return None
+        if base.digest not in self._bases:
+            digests = parse_tensor_digests(self._store.read(base.digest), base)
+            self._bases[base.digest] = BaseTensors(base, digests)
+        return self._bases[base.digest]
+
+
+def _store_files(store: BlobStore, folder: Path) -> Manifest:
+    """Put the files of a folder into the store; nobody refers to them yet."""
+    blobs = {path: digest_of(path) for path in sorted(folder.iterdir())}
+    for path, blob in blobs.items():
+        store.put(blob, path)
+    return Manifest(tuple(File(path.name, blob.sha256, blob.size) for path, blob in blobs.items()))
 
 
 def _refuse_other_release(task: ChunkTask, probe: Probe) -> None:

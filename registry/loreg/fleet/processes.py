@@ -1,4 +1,4 @@
-"""Workers that are processes of this machine, one chunk each at a time: who ends is known, and with which chunk.
+"""Workers that are processes of this machine, one task each at a time: who ends is known, and with which task.
 
 A pool of the standard library breaks as a whole when one of its processes ends, and cannot say with which task.
 """
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from typing import Any
 
-from loreg.entities import MapChunk
 from loreg.errors import LoregError
-from loreg.fleet.chunk import ChunkAnswer, ChunkTask, probe_chunk
 from loreg.fleet.environment import ONE_THREAD, set_environment
+from loreg.fleet.executor import AnyWorkItem, Executor, Lost, WorkItem
 
 _READY = "ready"
 _STARTS = 60.0  # seconds in which a process says that it is there
@@ -26,15 +26,15 @@ _MAX_FAILED_STARTS = 5  # one after the other, until there is no sense in anothe
 
 @dataclass
 class _Worker:
-    """A process, the connection to it, whether it said that it is there, and the chunk that it probes."""
+    """A process, the connection to it, whether it said that it is there, and the task that it runs."""
 
     process: SpawnProcess
     connection: Connection
     is_ready: bool = False
-    chunk: MapChunk | None = None
+    task: WorkItem | None = None
 
 
-class ProcessExecutor:
+class ProcessExecutor(Executor[AnyWorkItem]):
     """``count`` processes. They end by themselves soon after this one ended, killed or not."""
 
     def __init__(self, count: int) -> None:
@@ -49,40 +49,40 @@ class ProcessExecutor:
             raise
 
     def room(self) -> int:
-        """Return how many processes wait for a chunk; if all are being replaced, wait until one is there."""
+        """Return how many processes wait for a task; if all are being replaced, wait until one is there."""
         while self._workers and not any(worker.is_ready for worker in self._workers):
             self.wait()
-        return sum(worker.is_ready and worker.chunk is None for worker in self._workers)
+        return sum(worker.is_ready and worker.task is None for worker in self._workers)
 
-    def submit(self, task: ChunkTask) -> None:
-        """Give a chunk to a process that waits for one."""
-        worker = next(worker for worker in self._workers if worker.is_ready and worker.chunk is None)
-        worker.chunk = task.chunk
+    def submit(self, task: AnyWorkItem) -> None:
+        """Give a task to a process that waits for one."""
+        worker = next(worker for worker in self._workers if worker.is_ready and worker.task is None)
+        worker.task = task
         with contextlib.suppress(OSError):  # it ended meanwhile: wait() sees that
             worker.connection.send(task)
 
-    def wait(self) -> Sequence[tuple[MapChunk, ChunkAnswer | None]]:
-        """Wait until some chunk ended, or a process that takes the place of one that ended is there.
+    def wait(self) -> Sequence[tuple[AnyWorkItem, Any]]:
+        """Wait until some task ended, or a process that takes the place of one that ended is there.
 
         Raises LoregError if processes do not start.
         """
-        expected = [worker for worker in self._workers if worker.chunk is not None or not worker.is_ready]
+        expected = [worker for worker in self._workers if worker.task is not None or not worker.is_ready]
         is_starting = not any(worker.is_ready for worker in expected)
         if not (ready := wait([worker.connection for worker in expected], _STARTS if is_starting else None)):
             raise _not_started_error()
-        ended: list[tuple[MapChunk, ChunkAnswer | None]] = []
+        ended: list[tuple[Any, Any]] = []
         for number, worker in enumerate(self._workers):
             if worker.connection not in ready:
                 continue
-            answer: ChunkAnswer | None = None
+            answer: Any = Lost.WORKER
             try:
                 answer = worker.connection.recv()
             except (EOFError, OSError):
                 self._replace(number)
-            if worker.chunk is not None:
-                ended.append((worker.chunk, answer))
-                worker.chunk = None
-            elif answer is not None:
+            if worker.task is not None:
+                ended.append((worker.task, answer))
+                worker.task = None
+            elif answer == _READY:
                 worker.is_ready, self._failed_starts = True, 0
         return ended
 
@@ -105,7 +105,7 @@ class ProcessExecutor:
 def _start() -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True, name="loreg-map")
+    process = context.Process(target=_serve, args=(theirs,), daemon=True, name="loreg-worker")
     with set_environment(ONE_THREAD):
         process.start()
     theirs.close()  # so that ours says when the process ended
@@ -126,12 +126,12 @@ def _end(worker: _Worker) -> None:
 
 
 def _serve(connection: Connection) -> None:
-    """Probe chunks until nobody sends any more; Ctrl-C is for who drives."""
+    """Run tasks until nobody sends any more; Ctrl-C is for who drives."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, OSError):
         connection.send(_READY)
         while True:
-            connection.send(probe_chunk(connection.recv()))
+            connection.send(connection.recv().run())
 
 
 def usable_cpus() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from loreg.upgrading.touched_change import TouchedChange
 from loreg.upgrading.touched_tensors import TensorState, TouchedTensor, pair_tensors, touched_tensors
 from loreg.upgrading.verdict import assess_upgrade, order
 from loreg.verbs.upgrade_move import move_version
+from loreg.verbs.upgrade_record import record_report
 from loreg.workspace.context import Context
 from loreg.workspace.opened_base import OpenedBase, open_base
 
@@ -101,7 +103,7 @@ def upgrade_base(
         unreadable += problems
     tensors, new_tensors = before.tensors.tensor_digests, after.tensors.tensor_digests
     pairs = pair_tensors(tensors, new_tensors)
-    return UpgradeReport(
+    report = UpgradeReport(
         before.base,
         after.base,
         len(tensors),
@@ -112,6 +114,20 @@ def upgrade_base(
         tuple(others),
         _notes(before, after, adapters),
     )
+    return _record(context, report, after)
+
+
+def _record(context: Context, report: UpgradeReport, after: OpenedBase) -> UpgradeReport:
+    """Record the report if the registry knows the new base, as it does since a version moved; say in notes if not."""
+    if not report.adapters:
+        return report
+    is_known = after.is_known or any(adapter.moved_to for adapter in report.adapters)
+    if after.model is not None and not is_known:
+        command = f"loreg base add {shlex.quote(str(after.model.path))}"
+        note = f"the report was not recorded, for {after.base.title} is not known here: {command}"
+        return msgspec.structs.replace(report, notes=(*report.notes, note))
+    recorded, notes = record_report(context, report)
+    return msgspec.structs.replace(report, recorded=recorded, notes=(*report.notes, *notes))
 
 
 def _read_candidates(

@@ -13,6 +13,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes on two cores: more threads only wait for each other
 
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import settings
 
 from deployments import Deployment, Loreg, command_line, empty_folders
@@ -26,6 +27,7 @@ _count = itertools.count()
 
 settings.register_profile("untimed", deadline=None)  # how long an example takes says nothing about whether it is right
 settings.load_profile("untimed")
+DEFAULT_TIMEOUT_CONFIG.read = 60.0  # seconds: a server on a machine that is busy is late, and not wrong
 memoize_libraries()
 if _memory := memory_folder():  # the folders of the tests: catalogs and stores flush to the disk twenty times a push
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_memory))

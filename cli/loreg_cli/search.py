@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loreg_cli.options import format_option, open_registry, page_options, read_labels, refuse_empty, table_options
+from loreg_cli.conditions import condition_options
+from loreg_cli.options import format_option, open_registry, page_options, refuse_empty, table_options
 from loreg_cli.output import print_json, print_table, warn
 from loreg_cli.version_table import print_versions
 
@@ -19,20 +20,14 @@ _MAX_NAMES = 5  # in one line
 
 @click.command()
 @click.argument("text", nargs=-1)
+@condition_options
 @click.option(
-    "--task", "tasks", multiple=True, metavar="TASK", help="For this task; repeat for several.", callback=refuse_empty
-)
-@click.option("--base", default="", metavar="NAME|DIGEST", help="Trained on this base.", callback=refuse_empty)
-@click.option(
-    "--module",
-    "modules",
+    "--rank",
+    "ranks",
     multiple=True,
-    metavar="TYPE",
-    help="Touches q_proj, …; repeat for several.",
+    metavar="COMPARISON",
+    help="The largest rank, e.g. '<=16'.",
     callback=refuse_empty,
-)
-@click.option(
-    "--rank", "ranks", multiple=True, metavar="COMPARISON", help="The largest rank, e.g. '<=16'.", callback=refuse_empty
 )
 @click.option(
     "--metric",
@@ -42,20 +37,8 @@ _MAX_NAMES = 5  # in one line
     help="E.g. 'accuracy>=0.9@imdb'; repeatable.",
     callback=refuse_empty,
 )
-@click.option(
-    "--label",
-    "labels",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=read_labels,
-    help="Has this label; repeatable.",
-)
-@click.option("--namespace", default="", metavar="NAME", help="In this one; - is none.", callback=refuse_empty)
 @click.option("--author", default="", metavar="NAME", help="Pushed by NAME.", callback=refuse_empty)
 @click.option("--variant", default="", metavar="KIND", help="lora, rslora, dora, …", callback=refuse_empty)
-@click.option(
-    "--loads-in", default="", metavar="SERVER", help="Which vllm, sglang, … takes, as checked.", callback=refuse_empty
-)
 @click.option(
     "--best",
     default="",
@@ -71,7 +54,6 @@ _MAX_NAMES = 5  # in one line
     help="created, name, rank, size, relevance or metric:NAME[@DATASET[:SPLIT]]; by default created, and with TEXT "
     "relevance.",
 )
-@click.option("--all-versions", is_flag=True, help="Not only the newest version of each adapter.")
 @click.option("--facets", is_flag=True, help="Count what is found by task, base, rank, namespace, …")
 @page_options
 @table_options

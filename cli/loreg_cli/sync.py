@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loreg_cli.conditions import read_selection
 from loreg_cli.options import format_option, open_registry, read_labels, refuse_empty
 from loreg_cli.output import print_json, warn
 from loreg_cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from loreg.entities import Query, SyncReport
+    from loreg.entities import SyncReport
 
 #: The exit code for what is amiss, the gravest first.
 _EXIT_CODES = {"refused": 5, "older": 7, "blocked": 7, "failed": 1, "server": 1, "missing": 3}
@@ -85,7 +86,7 @@ def sync(
     from loreg.entities import SyncOptions, SyncReport
 
     selectors, folder = _split_folder(words, is_optional=bool(servers))
-    selection = _read_selection(selectors, conditions)
+    selection = read_selection(selectors, conditions)
     options = SyncOptions(profile, keep, flat, pinned, accept_older, server_name, servers, server_path)
     registry = open_registry()
     if not watch:
@@ -110,24 +111,6 @@ def _split_folder(words: tuple[str, ...], *, is_optional: bool) -> tuple[tuple[s
     if not words:
         raise click.UsageError("Missing argument 'DIR'.")
     return words[:-1], Path(words[-1])
-
-
-def _read_selection(selectors: tuple[str, ...], conditions: dict[str, Any]) -> Query | tuple[str, ...]:
-    """Return the selectors, or the search. Raises click.UsageError for both."""
-    if not any(conditions.values()):
-        return selectors
-    if selectors:
-        raise click.UsageError("SELECTOR and a search exclude each other: name adapters, or say what they are for")
-    from loreg.entities import Query
-    from loreg.parsing import parse_order
-
-    return Query(
-        tasks=conditions["tasks"],
-        base=conditions["base"],
-        labels=tuple((conditions["labels"] or {}).items()),
-        sort=parse_order("", conditions["best"], ""),
-        best=bool(conditions["best"]),
-    )
 
 
 def _print(report: SyncReport, format_: str, *, has_servers: bool, is_first: bool) -> None:

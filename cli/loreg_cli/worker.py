@@ -32,6 +32,7 @@ from loreg_cli.output import echo
     help="A place that loreg backup may name through a server; may be repeated. [env: LOREG_BACKUP_TO, with spaces]",
 )
 @webhook_network_option
+@click.option("--on", default="", metavar="ray://HOST", help="Where maps, merges and bakes run; else here.")
 @click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda or auto.")
 @click.option("--until-idle", is_flag=True, help="Leave when there is no job.")
 def worker(
@@ -40,10 +41,11 @@ def worker(
     repair_sources: tuple[str, ...],
     backup_targets: tuple[str, ...],
     webhook_networks: tuple[str, ...],
+    on: str,
     device: str,
     until_idle: bool,
 ) -> None:
-    """Do what was asked for with --remote, and verify, repair, gc, prune and backup through a server.
+    """Do what was asked for with --remote, and verify, repair, gc, prune, backup and map through a server.
 
     As many workers as you like share the jobs. A worker needs the database and the store themselves. One that dies is
     noticed, and its job is done again.
@@ -56,6 +58,6 @@ def worker(
     from loreg.worker import Worker
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    places = (repair_sources, backup_targets, " ".join(webhook_networks))
+    places = (repair_sources, backup_targets, " ".join(webhook_networks), on)
     count = Worker(read_settings(), bases, models, device, *places).work(until_idle=until_idle)
     echo(f"{count} job{'' if count == 1 else 's'} done")

@@ -198,7 +198,7 @@ class Backend(Protocol):
         ...
 
     def facets(self, query: Query) -> Facets:
-        """Return what the versions of a search have, counted: of the newest 5,000 if there are more."""
+        """Return what the versions of a search have, counted: of the newest 2,000 if there are more."""
         ...
 
     def task_summaries(self, limit: int, cursor: str | None) -> Page[TaskSummary]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from loreg.entities import Comparison, EventFilter, Metric, MetricCondition, Operator, Role, Sort, SortKey
+from loreg.entities import Comparison, EventFilter, Metric, MetricCondition, Operator, Query, Role, Sort, SortKey
 from loreg.entities.webhooks import ACTIONS
 from loreg.errors import UsageError
 from loreg.metric_names import usual_metric
@@ -285,6 +285,42 @@ def parse_order(sort: str, best: str, text: str) -> Sort:
     if sort == SortKey.RELEVANCE and not text.strip():
         raise UsageError("what is relevant is not known without a text", hint="loreg search news --sort relevance")
     return parse_sort(sort) if sort else Sort(SortKey.RELEVANCE if text.strip() else SortKey.CREATED)
+
+
+def parse_conditions(
+    text: str = "",
+    *,
+    tasks: Sequence[str] = (),
+    base: str = "",
+    modules: Sequence[str] = (),
+    ranks: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
+    namespace: str = "",
+    author: str = "",
+    variant: str = "",
+    loads_in: str = "",
+    all_versions: bool = False,
+) -> Query:
+    """Return the conditions of a search. Raises UsageError for one that does not parse.
+
+    >>> parse_conditions(tasks=["qa"], ranks=["<=16"]).ranks
+    (Comparison(operator=<Operator.AT_MOST: '<='>, value=16.0),)
+    """
+    return Query(
+        text=text,
+        tasks=tuple(tasks),
+        base=base,
+        modules=tuple(modules),
+        ranks=tuple(parse_comparison(rank) for rank in ranks),
+        metrics=tuple(parse_metric_condition(metric) for metric in metrics),
+        labels=tuple((labels or {}).items()),
+        namespace=namespace,
+        author=author,
+        variant=variant,
+        loads_in=loads_in,
+        all_versions=all_versions,
+    )
 
 
 def parse_weights(text: str) -> tuple[float, ...]:

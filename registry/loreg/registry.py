@@ -51,6 +51,7 @@ from loreg.entities import (
     JobKind,
     KeptAdapter,
     LineageEdge,
+    MapOptions,
     MapReport,
     MergeOptions,
     MergePreview,
@@ -93,9 +94,8 @@ from loreg.entities import (
 from loreg.errors import LoregError, NotAllowedError, NotFoundError, UsageError
 from loreg.parsing import (
     format_span,
-    parse_comparison,
+    parse_conditions,
     parse_event_filter,
-    parse_metric_condition,
     parse_order,
     parse_share,
     parse_span,
@@ -498,6 +498,7 @@ class Registry:
         metadata: VersionMetadata = VersionMetadata(),
         folder: Path | str | None = None,
         device: str = "auto",
+        on: str = "",
         plot: Path | str | None = None,
         progress: Progress = no_progress,
     ) -> MergeResult:
@@ -506,7 +507,9 @@ class Registry:
         Pushed as the next version of ``name`` with ``metadata``, or written to the new ``folder``; with neither, only
         certified. A folder that holds this very merge is left as it is. ``base`` is the path of the model that DoRA
         needs, ``calibration`` the cross moments that ``regmean`` needs, ``device`` cpu, cuda or auto, ``plot`` a PNG to
-        draw. Raises UsageError, MergeError and what pushing and pulling raise; then nothing is written.
+        draw. ``on`` a cluster, as in :meth:`map`, one of its machines merges, with cuda one that has a GPU; the
+        adapters travel to it. Raises UsageError, MergeError and what pushing and pulling raise; then nothing is
+        written.
 
         >>> merged = registry.merge(["./science", "./history"], MergeOptions([0.5, 0.5]), name="team/both")
         >>> merged.pushed.version.ref, merged.pushed.version.facts.rank_max
@@ -524,6 +527,7 @@ class Registry:
             base=base,
             calibration=calibration,
             device=device,
+            on=on,
             name=name,
             metadata=metadata,
             folder=folder,
@@ -593,6 +597,7 @@ class Registry:
         metadata: VersionMetadata = VersionMetadata(),
         folder: Path | str | None = None,
         device: str = "auto",
+        on: str = "",
         plot: Path | str | None = None,
         progress: Progress = no_progress,
     ) -> MergeResult:
@@ -614,6 +619,7 @@ class Registry:
             base=base,
             calibration=calibration,
             device=device,
+            on=on,
             name=name,
             metadata=metadata,
             folder=folder,
@@ -717,22 +723,27 @@ class Registry:
     def map(
         self,
         probe: str,
-        pattern: str = "*",
+        selection: str | Sequence[str] | Query = "*",
         *,
+        profile: str = "",
         again: bool = False,
         processes: int | None = None,
         on: str = "",
         progress: Progress = no_progress,
     ) -> MapReport:
-        """Run a probe over all versions of the adapters that match, in as many ``processes`` as there are processors.
+        """Run a probe over all versions that are selected, in as many ``processes`` as there are processors.
+
+        A selection is selectors as in :meth:`sync`, of which one without an alias or a number, ``team/*``, means every
+        version; or a query, of what a search finds. It is frozen when the run begins.
 
         ``on`` ``"ray"`` these are tasks on a Ray that is started on this machine, on ``"ray://HOST:6379"`` on that
         cluster, where this machine is a node: the nodes have the same loreg, and reach the store by themselves.
 
         A probe is ``check``, ``sketch``, ``spectra``, or one that another package brings (see ``loreg.probes.probe``).
-        What it says is recorded for :meth:`facts`. Those of which it said something are left out, unless ``again``.
-        Whatever is killed meanwhile, the next call of the same goes on; one runs at a time, else ConflictError. For
-        administrators, where catalog and store are reached. A program that calls it must do so below
+        ``export`` makes of each the files for the server of ``profile``, which :meth:`pull` then finds. What it says is
+        recorded for :meth:`facts`. Those of which it said something are left out, unless ``again``. Whatever is killed
+        meanwhile, the next call of the same goes on; one runs at a time, else UnderWayError. Behind a server a worker
+        does it for an administrator, where that worker's options say. A program that calls it must do so below
         ``if __name__ == "__main__":``.
 
         >>> pushed = registry.push("./science", "team/science")
@@ -742,10 +753,27 @@ class Registry:
         >>> report.recorded, report.failed_count, registry.facts("team/science")[1].probe
         (1, 0, 'spectra')
         """
-        from loreg.verbs.map import map_probe
+        from loreg.verbs.map import map_probe, parse_map_selection
 
+        selected = parse_map_selection(selection)
+        if self.settings.endpoint:
+            if processes is not None or on:
+                raise UsageError(
+                    f"a worker of {self.settings.endpoint} does it, as its own options say",
+                    hint="leave --processes and --on out; loreg worker --help",
+                )
+            request = {"probe": probe, "profile": profile, **selected.to_document(), "again": again}
+            return self._do_by_worker(JobKind.MAP, request, MapReport, progress)
         return map_probe(
-            self.context, self.settings, probe, pattern, again=again, processes=processes, on=on, progress=progress
+            self.context,
+            self.settings,
+            probe,
+            selected,
+            options=MapOptions(profile),
+            again=again,
+            processes=processes,
+            on=on,
+            progress=progress,
         )
 
     def near_duplicates(self, pattern: str = "*") -> tuple[NearDuplicates, ...]:
@@ -897,6 +925,7 @@ class Registry:
         verify: bool = False,
         start_over: bool = False,
         device: str = "auto",
+        on: str = "",
         progress: Progress = no_progress,
     ) -> BakeResult:
         """Write the model at the path ``base`` with the refs or folders ``sources`` added to it, to the new ``folder``.
@@ -905,8 +934,9 @@ class Registry:
         ``dtype`` (float64, float32, float16, bfloat16); DoRA is exact. Another method, a rank or initial adapters
         merge first, as :meth:`merge` does. The same call goes on where an interrupted one stopped, and leaves a
         ``folder`` that holds this very model as it is; ``start_over`` removes what an interrupted call with other
-        arguments left. ``verify`` computes a sample of tensors again and compares,
-        also in a ``folder`` that was baked before.
+        arguments left. ``verify`` computes a sample of tensors again and compares, also in a ``folder`` that was baked
+        before. ``on`` a cluster, as in :meth:`map`, each shard is written by one of its machines, which all have
+        ``base`` and ``folder`` at the same path.
 
         Raises UsageError, ConflictError if ``folder`` holds anything else, CheckFailedError for a base that does not
         fit (``allow_derived`` takes one that is known to come from the right one), MergeError for what cannot be
@@ -928,6 +958,7 @@ class Registry:
             verify=verify,
             start_over=start_over,
             device=device,
+            on=on,
             progress=progress,
         )
 
@@ -1092,8 +1123,19 @@ class Registry:
         >>> [version.ref for version in registry.search(best="accuracy@imdb").items]
         ['team/science:v1']
         """
-        query = _parse_conditions(
-            text, tasks, base, modules, ranks, metrics, labels, namespace, author, variant, loads_in, all_versions
+        query = parse_conditions(
+            text,
+            tasks=tasks,
+            base=base,
+            modules=modules,
+            ranks=ranks,
+            metrics=metrics,
+            labels=labels,
+            namespace=namespace,
+            author=author,
+            variant=variant,
+            loads_in=loads_in,
+            all_versions=all_versions,
         )
         order = parse_order(sort, best, text)
         query = msgspec.structs.replace(query, sort=order, best=bool(best), limit=limit, cursor=cursor)
@@ -1120,7 +1162,7 @@ class Registry:
     ) -> Facets:
         """Count the versions that :meth:`search` finds by what they have: tasks, base, rank, servers, metrics, ….
 
-        Of more than 5,000 the newest are counted. ``ranges`` says between which numbers each metric lies.
+        Of more than 2,000 the newest are counted. ``ranges`` says between which numbers each metric lies.
 
         >>> pushed = registry.push("./science", "team/science", tasks=["qa"], metrics=["accuracy=0.9"])
         >>> facets = registry.facets()
@@ -1130,8 +1172,19 @@ class Registry:
         (MetricRange(name='accuracy', low=0.9, high=0.9, higher_is_better=True),)
         """
         return self._backend.facets(
-            _parse_conditions(
-                text, tasks, base, modules, ranks, metrics, labels, namespace, author, variant, loads_in, all_versions
+            parse_conditions(
+                text,
+                tasks=tasks,
+                base=base,
+                modules=modules,
+                ranks=ranks,
+                metrics=metrics,
+                labels=labels,
+                namespace=namespace,
+                author=author,
+                variant=variant,
+                loads_in=loads_in,
+                all_versions=all_versions,
             )
         )
 
@@ -1951,37 +2004,6 @@ def _with_texts(options: MergeOptions) -> MergeOptions:
     """Return the options of a merge with every adapter in them as text."""
     initial = [source_text(adapter) for adapter in options.initial]
     return msgspec.structs.replace(options, initial=initial, extras=_optional_source(options.extras))
-
-
-def _parse_conditions(
-    text: str,
-    tasks: Sequence[str],
-    base: str,
-    modules: Sequence[str],
-    ranks: Sequence[str],
-    metrics: Sequence[str],
-    labels: Mapping[str, str] | None,
-    namespace: str,
-    author: str,
-    variant: str,
-    loads_in: str,
-    all_versions: bool,
-) -> Query:
-    """Return the conditions of a search. Raises UsageError for one that does not parse."""
-    return Query(
-        text=text,
-        tasks=tuple(tasks),
-        base=base,
-        modules=tuple(modules),
-        ranks=tuple(parse_comparison(rank) for rank in ranks),
-        metrics=tuple(parse_metric_condition(metric) for metric in metrics),
-        labels=tuple((labels or {}).items()),
-        namespace=namespace,
-        author=author,
-        variant=variant,
-        loads_in=loads_in,
-        all_versions=all_versions,
-    )
 
 
 def _open_server(settings: Settings) -> _Connection:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from loreg.decoding import decode
-from loreg.entities import JobKind, MergeOptions, RankRuleKind, SnapshotRules, VersionMetadata
+from loreg.entities import JobKind, MergeOptions, Query, RankRuleKind, SnapshotRules, VersionMetadata
 from loreg.errors import UsageError
 
 T = TypeVar("T")
@@ -32,6 +32,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
     JobKind.PRUNE: frozenset({"pattern", "dry_run"}),
     JobKind.BACKUP: frozenset({"target", "action", "verify", "keep_last", "keep_newer", "dry_run"}),
     JobKind.SKETCH: frozenset(),
+    JobKind.MAP: frozenset({"probe", "profile", "selectors", "search", "again"}),
 }
 
 
@@ -62,7 +63,8 @@ class UpkeepRequest(msgspec.Struct, frozen=True):
     """Upkeep of the whole registry: the arguments of that method of ``Registry``, as text.
 
     ``action`` says what is done with the backup in ``target``: make a snapshot, ``list`` those that it has, or
-    ``forget`` old ones.
+    ``forget`` old ones. ``selectors`` or ``search`` say which versions a ``probe`` runs over, and ``profile``
+    for which server it makes exports.
     """
 
     refs: tuple[str, ...] = ()
@@ -79,6 +81,11 @@ class UpkeepRequest(msgspec.Struct, frozen=True):
     verify: bool = False
     keep_last: int | None = None
     keep_newer: str | None = None
+    probe: str = ""
+    profile: str = ""
+    selectors: tuple[str, ...] = ()
+    search: Query | None = None
+    again: bool = False
 
 
 class _Rest(msgspec.Struct, frozen=True):

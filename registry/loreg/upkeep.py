@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from loreg.entities import (
@@ -19,6 +20,7 @@ from loreg.entities import (
     MapChunk,
     MapRun,
     MarkedGarbage,
+    NewExport,
     NewFacts,
     Owners,
     PruneDecision,
@@ -38,7 +40,7 @@ class Maps(Protocol):
     def exclusive(self) -> AbstractContextManager[object]:
         """Let nobody else drive a run while the context is open; it ends with this process at the latest.
 
-        Raises ConflictError if somebody does.
+        Raises UnderWayError if somebody does.
         """
         ...
 
@@ -54,10 +56,13 @@ class Maps(Protocol):
         """Claim up to ``limit`` chunks that nobody is at; none if all are done or claimed."""
         ...
 
-    def finish(self, chunk: MapChunk, facts: Mapping[int, NewFacts]) -> int | None:
-        """Record what the probe says of the versions of a chunk, by id, and the chunk as done, at once.
+    def finish(
+        self, chunk: MapChunk, facts: Mapping[int, NewFacts], exports: Mapping[int, NewExport] = MappingProxyType({})
+    ) -> int | None:
+        """Record what the probe says of the versions of a chunk, by id, what it made of them, and the chunk as done.
 
-        Return for how many, which may be deleted by now; None, with nothing recorded, if another claimed it since.
+        All at once. Return for how many, which may be deleted by now; None, with nothing recorded, if another claimed
+        it since. Raises CollectedError for a file of an export that is not stored any more.
         """
         ...
 

@@ -19,6 +19,7 @@ from loreg.catalog import Transaction, jobs
 from loreg.checking.policy import Policy, policy_from_json
 from loreg.entities import Access, Job, JobKind
 from loreg.errors import ConflictError, LoregError, NotFoundError, UnavailableError, UnderWayError
+from loreg.fleet.ray_tasks import require_cluster
 from loreg.local.authorization import require
 from loreg.local.factory import open_local
 from loreg.local.heartbeat import Heartbeat, JobCancelledError
@@ -54,7 +55,8 @@ class Worker:
     ``bases`` is the folder of the models that jobs may name as their base, ``models`` the one that bakes write to. Jobs
     that need a folder which this worker lacks are left to others. ``repair_sources`` are the places that a repair may
     bring blobs back from, ``backup_targets`` those that a backup may go to. It delivers to webhooks, also to those in
-    ``webhook_networks``, which are not public.
+    ``webhook_networks``, which are not public. Maps, merges and bakes run ``on`` a cluster of Ray, ``ray://HOST:6379``,
+    or on this machine. Raises UsageError for what is no such cluster.
     """
 
     def __init__(
@@ -66,9 +68,12 @@ class Worker:
         repair_sources: Sequence[str] = (),
         backup_targets: Sequence[str] = (),
         webhook_networks: str = "",
+        on: str = "",
     ) -> None:
-        self._settings = settings
-        self._upkeep_rules = UpkeepRules(repair_sources, backup_targets)
+        if on:
+            require_cluster(on)
+        self._settings, self._on = settings, on
+        self._upkeep_rules = UpkeepRules(repair_sources, backup_targets, on=on)
         self._webhook_networks = parse_networks(webhook_networks)
         self._local = open_local(settings)
         self._catalog = self._local.catalog
@@ -216,6 +221,7 @@ class Worker:
                 verify=request.verify,
                 start_over=True,
                 device=self._device,
+                on=self._on,
                 progress=heartbeat.progress,
             )
             return {"model": name, "changed": baked.changed, "size": baked.size, "notes": _shorten_notes(baked.notes)}
@@ -227,6 +233,7 @@ class Worker:
             name=name,
             metadata=request.metadata,
             device=self._device,
+            on=self._on,
             progress=heartbeat.progress,
         )
         if merged.pushed is None:

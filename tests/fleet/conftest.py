@@ -11,9 +11,9 @@ from sqlalchemy import Engine, create_engine, text
 from deployments import Deployment
 from factories import train
 from loreg import Registry, connect
-from server.conftest import guarded
+from server.conftest import guarded, guarded_folder
 
-__all__ = ["guarded"]
+__all__ = ["guarded", "guarded_folder"]
 
 ALPHAS = (8, 9, 10, 11, 12, 13)
 
@@ -76,3 +76,9 @@ def list_writes(engine: Engine) -> list[int]:
     """Return the ids of the versions of which facts were written, once for each time."""
     with engine.begin() as connection:
         return sorted(connection.execute(text("SELECT version_id FROM writes")).scalars())
+
+
+@pytest.fixture
+def local_registry(tmp_path: Path) -> Iterator[Registry]:
+    with connect(home=str(tmp_path / "home"), author="ada") as registry:
+        yield registry

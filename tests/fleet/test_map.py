@@ -18,11 +18,10 @@ from factories import deltas_by_peft, train
 from fleet.conftest import ALPHAS, forget_facts, list_writes, record_writes
 from fleet.probe_packages import install
 from loreg import Registry
-from loreg.entities import MapRun, VersionFacts
-from loreg.errors import ConflictError, NotAllowedError, NotFoundError, UnavailableError, UsageError
+from loreg.entities import MapRun, MapSelection, VersionFacts
+from loreg.errors import ConflictError, LoregError, NotAllowedError, NotFoundError, UnavailableError, UsageError
 from loreg.probes.probe import find_probe
 from loreg.refs import parse_ref
-from server.conftest import Guarded
 
 #: A program that maps the probe ``mine`` with one version in each chunk.
 DRIVER = """
@@ -150,6 +149,33 @@ def test_workers_that_are_killed_leave_nothing_out_and_nothing_twice(
     assert len(list_writes(database)) == len(set(list_writes(database))) == 6
 
 
+def kill_starting_workers(monkeypatch: pytest.MonkeyPatch, folder: Path, count: int) -> None:
+    """The first processes that are to be workers end before they are."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import os, sys\nfrom pathlib import Path\n"
+        f"marker = Path({str(folder)!r}) / str(len(os.listdir({str(folder)!r})))\n"
+        f"if '--multiprocessing-fork' in sys.orig_argv and int(marker.name) <= {count}:\n"
+        "    marker.touch()\n    os._exit(1)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+
+
+def test_a_worker_that_is_killed_before_it_begins_is_started_again(
+    filled: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    kill_starting_workers(monkeypatch, tmp_path / "starts", 3)
+    report = filled.map("spectra", processes=1)
+    assert (report.recorded, report.retries, len(list((tmp_path / "starts").iterdir()))) == (6, 0, 4)
+
+
+def test_workers_that_never_begin_end_the_run(filled: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    kill_starting_workers(monkeypatch, tmp_path / "starts", 100)
+    with pytest.raises(LoregError, match="did not start"):
+        filled.map("spectra", processes=1)
+
+
 def test_whoever_drives_may_be_killed_and_the_next_goes_on(
     filled: Registry, local_deployment: Deployment, database: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
@@ -172,7 +198,7 @@ def test_a_chunk_that_another_did_meanwhile_changes_nothing(filled: Registry, da
     """As who was taken for dead, and was not, records late."""
     forget_facts(database)
     maps, probe = filled.context.backend.upkeep().maps(), find_probe("check")
-    wanted = MapRun(0, probe.name, probe.release, "*/*", False, 0, 0, False)
+    wanted = MapRun(probe.name, probe.release, MapSelection(("*",)), False)
     run = maps.begin(wanted, reads_weights=False)
     (late, *_) = maps.claim(run, 6)
     again = maps.begin(wanted, reads_weights=False)
@@ -191,7 +217,7 @@ def test_a_chunk_that_another_did_meanwhile_changes_nothing(filled: Registry, da
 def test_a_version_that_is_deleted_meanwhile_is_left_out(filled: Registry, database: Engine):
     forget_facts(database)
     maps, probe = filled.context.backend.upkeep().maps(), find_probe("check")
-    wanted = MapRun(0, probe.name, probe.release, "*/*", False, 0, 0, False)
+    wanted = MapRun(probe.name, probe.release, MapSelection(("*",)), False)
     chunks = maps.claim(maps.begin(wanted, reads_weights=False), 6)
     filled.delete(chunks[0].versions[0].ref, reason="private")
     filled.delete(chunks[1].versions[0].ref, reason="private")
@@ -203,7 +229,7 @@ def test_a_version_that_is_deleted_meanwhile_is_left_out(filled: Registry, datab
 def test_what_is_pushed_meanwhile_is_not_of_the_run(filled: Registry, database: Engine, tmp_path: Path):
     forget_facts(database)
     maps, probe = filled.context.backend.upkeep().maps(), find_probe("check")
-    maps.begin(MapRun(0, probe.name, probe.release, "*/*", False, 0, 0, False), reads_weights=False)
+    maps.begin(MapRun(probe.name, probe.release, MapSelection(("*",)), False), reads_weights=False)
     filled.push(train(tmp_path / "new", 1), "team/new")
     assert filled.map("check", processes=1).run.versions == 6
 
@@ -211,11 +237,6 @@ def test_what_is_pushed_meanwhile_is_not_of_the_run(filled: Registry, database: 
 def test_one_probe_runs_at_a_time(filled: Registry):
     with filled.context.backend.upkeep().maps().exclusive(), pytest.raises(ConflictError, match="another loreg map"):
         filled.map("check", again=True)
-
-
-def test_it_is_for_administrators_where_the_catalog_is(guarded: Guarded):
-    with guarded.registry("root") as root, pytest.raises(NotAllowedError):
-        root.map("check")
 
 
 def test_what_cannot_be_is_refused(filled: Registry):

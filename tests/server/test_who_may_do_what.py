@@ -290,6 +290,7 @@ KINDS: dict[str, tuple[Mapping[str, int], dict[str, Any]]] = {
     JobKind.PRUNE: (ADMIN, {"pattern": "team/*"}),
     JobKind.BACKUP: (ADMIN, {"target": "/backup"}),
     JobKind.SKETCH: (ADMIN, {}),
+    JobKind.MAP: (ADMIN, {"probe": "check", "selectors": ["team/*:prod"]}),
 }
 
 

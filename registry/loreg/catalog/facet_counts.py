@@ -40,7 +40,7 @@ from loreg.catalog.version_json import JsonRows
 from loreg.entities import FacetKind, Query
 from loreg.refs import NO_NAMESPACE
 
-MAX_COUNTED = 5000  # versions, the newest that match
+MAX_COUNTED = 2000  # versions, the newest that match: as many as are ranked
 TOTAL, CHECKED, FINDINGS = "versions", "checked", "findings"
 _MAX_VALUES = 10  # of each kind
 _NO_RANGE: tuple[Label[float], ...] = tuple(cast(null(), Double()).label(name) for name in ("low", "high", "better"))

@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+from msgspec.structs import replace
 from sqlalchemy import and_, delete, func, insert, select, update
 
-from loreg.catalog.patterns import is_match
+from loreg.catalog import bases
 from loreg.catalog.schema import (
     adapter_table,
-    fact_table,
     file_table,
     map_chunk_table,
     map_run_table,
@@ -24,9 +24,9 @@ from loreg.catalog.schema import (
 from loreg.catalog.transaction import Transaction
 from loreg.entities import MapChunk, MapRun, ProbedVersion
 from loreg.manifest import File
-from loreg.refs import AdapterName, AdapterPattern
+from loreg.refs import AdapterName
 
-_PAGE = 10_000  # versions, and chunks, in one statement
+_PAGE = 10_000  # chunks in one statement
 _OPEN, _CLAIMED, _DONE, _SPLIT = "open", "claimed", "done", "split"
 
 
@@ -41,38 +41,8 @@ def find_unfinished(tx: Transaction, wanted: MapRun) -> MapRun | None:
             claimed = (map_chunk_table.c.run_id == row.id) & (map_chunk_table.c.state == _CLAIMED)
             tx.connection.execute(update(map_chunk_table).where(claimed).values(state=_OPEN))
             done, versions = _count(tx, row.id)
-            return MapRun(row.id, row.probe, row.release, wanted.pattern, wanted.again, versions, done, True)
+            return replace(wanted, id=row.id, versions=versions, done=done, resumed=True)
     return None
-
-
-def select_versions(
-    tx: Transaction, wanted: MapRun, pattern: AdapterPattern, after: int, last: int
-) -> Sequence[tuple[int, int]]:
-    """Return a page of the ids, from behind ``after`` up to ``last``, and bytes of the versions that are to be probed.
-
-    Those are the ones of which this release of the probe has said nothing, or could say nothing; or all ``again``.
-    """
-    is_known = and_(
-        fact_table.c.version_id == version_table.c.id,
-        fact_table.c.probe == wanted.probe,
-        fact_table.c.release == wanted.release,
-        fact_table.c.error == "",
-    )
-    query = (
-        select(version_table.c.id, version_table.c.bytes)
-        .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
-        .where(version_table.c.id > after, version_table.c.id <= last, is_match(tx, pattern))
-        .order_by(version_table.c.id)
-        .limit(_PAGE)
-    )
-    if not wanted.again:
-        query = query.where(~select(fact_table.c.version_id).where(is_known).exists())
-    return [(row.id, row.bytes) for row in tx.connection.execute(query)]
-
-
-def last_version_id(tx: Transaction) -> int:
-    """Return the id of the newest version; 0 if there is none."""
-    return tx.connection.execute(select(func.max(version_table.c.id))).scalar() or 0
 
 
 def begin(tx: Transaction, wanted: MapRun, last: int, chunks: Iterable[Sequence[int]]) -> MapRun:
@@ -92,7 +62,7 @@ def begin(tx: Transaction, wanted: MapRun, last: int, chunks: Iterable[Sequence[
     while page := list(islice(numbered, _PAGE)):
         versions += sum(len(ids) for _, ids in page)
         _add(tx, run_id, page)
-    return MapRun(run_id, wanted.probe, wanted.release, wanted.pattern, wanted.again, versions, 0, False)
+    return replace(wanted, id=run_id, versions=versions)
 
 
 def claim(tx: Transaction, run_id: int, limit: int) -> list[MapChunk]:
@@ -140,14 +110,14 @@ def close(tx: Transaction, run_id: int) -> None:
     tx.connection.execute(update(map_run_table).where(map_run_table.c.id == run_id).values(finished_at=tx.at))
 
 
-def lock_present(tx: Transaction, version_ids: Collection[int]) -> frozenset[int]:
-    """Return those of the ids whose versions are there, and stay until the transaction ends.
+def lock_present(tx: Transaction, version_ids: Collection[int]) -> dict[int, int]:
+    """Return those of the ids whose versions are there, and stay until the transaction ends, with their adapters' ids.
 
     One that is being deleted at this moment counts as gone: nobody waits for the other.
     """
-    query = select(version_table.c.id).where(version_table.c.id.in_(sorted(version_ids))).order_by(version_table.c.id)
-    rows = tx.connection.execute(query.with_for_update(read=True, key_share=True, skip_locked=True))
-    return frozenset(rows.scalars())
+    query = select(version_table.c.id, version_table.c.adapter_id).where(version_table.c.id.in_(sorted(version_ids)))
+    in_order = query.order_by(version_table.c.id).with_for_update(read=True, key_share=True, skip_locked=True)
+    return {row.id: row.adapter_id for row in tx.connection.execute(in_order)}
 
 
 def _leave(tx: Transaction, chunk: MapChunk, state: str) -> bool:
@@ -176,26 +146,35 @@ def _count(tx: Transaction, run_id: int) -> tuple[int, int]:
     return sum(size for state, size in sizes if state == _DONE), sum(size for _, size in sizes)
 
 
-def _selection_of(wanted: MapRun) -> dict[str, Any]:
-    return {"pattern": wanted.pattern, "again": wanted.again}
+def _selection_of(wanted: MapRun) -> dict[str, object]:
+    return {**wanted.selection.to_document(), "again": wanted.again}
 
 
 def _read_versions(tx: Transaction, version_ids: Sequence[int]) -> dict[int, ProbedVersion]:
-    """Return the versions that are still there, by id, with their files."""
+    """Return the versions that are still there, by id, with their files and their bases."""
     files: dict[int, list[File]] = {}
-    refs: dict[int, str] = {}
+    rows: list[Any] = []
     for ids in _batches(version_ids):
         of_files = select(file_table.c.version_id, file_table.c.path, file_table.c.digest, file_table.c.size)
         for row in tx.connection.execute(of_files.where(file_table.c.version_id.in_(ids)).order_by(file_table.c.path)):
             files.setdefault(row.version_id, []).append(File(row.path, row.digest, row.size))
         query = (
-            select(version_table.c.id, adapter_table.c.namespace, adapter_table.c.name, version_table.c.number)
+            select(version_table, adapter_table.c.namespace, adapter_table.c.name)
             .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
             .where(version_table.c.id.in_(ids))
         )
-        rows = tx.connection.execute(query)
-        refs |= {row.id: f"{AdapterName(row.namespace, row.name)}:v{row.number}" for row in rows}
-    return {version_id: ProbedVersion(version_id, ref, tuple(files[version_id])) for version_id, ref in refs.items()}
+        rows += tx.connection.execute(query)
+    of_ids = bases.find_all(tx, {row.base_id for row in rows if row.base_id is not None})
+    return {
+        row.id: ProbedVersion(
+            row.id,
+            f"{AdapterName(row.namespace, row.name)}:v{row.number}",
+            row.digest,
+            tuple(files[row.id]),
+            of_ids.get(row.base_id),
+        )
+        for row in rows
+    }
 
 
 def _batches(ids: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -71,7 +71,7 @@ from loreg.entities.live import (
     SyncProblemKind,
     SyncReport,
 )
-from loreg.entities.maps import MapChunk, MapReport, MapRun, ProbedVersion
+from loreg.entities.maps import MapChunk, MapOptions, MapReport, MapRun, MapSelection, NewExport, ProbedVersion
 from loreg.entities.mirroring import MirrorConflict, MirrorReport
 from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
 from loreg.entities.previews import MergePreview, PreviewFigures
@@ -277,8 +277,10 @@ __all__ = [
     "KinshipKind",
     "LineageEdge",
     "MapChunk",
+    "MapOptions",
     "MapReport",
     "MapRun",
+    "MapSelection",
     "MarkedGarbage",
     "MergeOptions",
     "MergePreview",
@@ -304,6 +306,7 @@ __all__ = [
     "MoveReport",
     "Namespace",
     "NearDuplicates",
+    "NewExport",
     "NewFacts",
     "NewUpgrade",
     "NewVerdict",

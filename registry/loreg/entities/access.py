@@ -40,6 +40,7 @@ class JobKind(StrEnum):
     PRUNE = "prune"
     BACKUP = "backup"
     SKETCH = "sketch"
+    MAP = "map"
 
     @property
     def is_upkeep(self) -> bool:

@@ -2,32 +2,79 @@
 
 from __future__ import annotations
 
-from loreg.manifest import File
+import msgspec
+
+from loreg.entities.bases import BaseModel
+from loreg.entities.queries import Query
+from loreg.manifest import File, Manifest
 from loreg.value import Value
 
 
 class ProbedVersion(Value, frozen=True):
-    """A version that is to be probed: the id of its row, its ref, and its files."""
+    """A version that is to be probed: the id of its row, its ref and digest, its files, and its base if it is known."""
 
     id: int
     ref: str
+    digest: str
     files: tuple[File, ...]
+    base: BaseModel | None = None
+
+
+class NewExport(Value, frozen=True):
+    """A version's files for the server ``profile``; ``request`` is the digest of all the options of the export."""
+
+    request: str
+    profile: str
+    manifest: Manifest
+
+
+class MapOptions(Value, frozen=True):
+    """What a probe that makes something is told besides: the ``profile`` of the server that exports are for."""
+
+    profile: str = ""
+
+
+class MapSelection(Value, frozen=True):
+    """Which versions a run is over: those that any of the ``selectors`` means, or those that ``search`` finds.
+
+    A selector without an alias, a number or a digest means every version of the adapters that match.
+    """
+
+    selectors: tuple[str, ...] = ()
+    search: Query | None = None
+
+    def to_document(self) -> dict[str, object]:
+        """Return it as JSON has it, without what is at its default.
+
+        >>> MapSelection(search=Query(tasks=("qa",))).to_document()
+        {'search': {'tasks': ['qa']}}
+        """
+        document = {"selectors": self.selectors} if self.search is None else {"search": _changed_fields(self.search)}
+        as_json: dict[str, object] = msgspec.json.decode(msgspec.json.encode(document))
+        return as_json
+
+
+def _changed_fields(query: Query) -> dict[str, object]:
+    fields = ((name, getattr(query, name), getattr(Query(), name)) for name in Query.__struct_fields__)
+    return {name: value for name, value, default in fields if value != default}
 
 
 class MapRun(Value, frozen=True):
-    """One probe, of one release, over ``versions`` of the adapters that match ``pattern``; ``done`` of them are done.
+    """One probe, of one release, over ``versions`` of the selection; ``done`` of them are done.
 
-    With ``again`` also over those that the probe said something of. ``resumed`` if an earlier call began it.
+    With ``again`` also over those that the probe said something of. ``resumed`` if an earlier call began it. Its ``id``
+    is 0 until it begins.
     """
 
-    id: int
     probe: str
     release: str
-    pattern: str
+    selection: MapSelection
     again: bool
-    versions: int
-    done: int
-    resumed: bool
+    options: MapOptions = MapOptions()
+    id: int = 0
+    versions: int = 0
+    done: int = 0
+    resumed: bool = False
 
 
 class MapChunk(Value, frozen=True):
@@ -46,7 +93,8 @@ class MapReport(Value, frozen=True):
     """What came of a run: how many versions it was over, and of how many of them the probe said something now.
 
     ``failed`` are the first hundred of which it could say nothing, each with the reason, and ``gone`` those that were
-    deleted meanwhile. ``retries`` counts chunks that were begun once more, for their process ended.
+    deleted meanwhile. ``retries`` counts chunks that were begun once more, for their process ended, or a
+    collection took from the store what it had made.
     """
 
     run: MapRun

@@ -95,6 +95,7 @@ from loreg.entities import (
     MissingKind,
     Namespace,
     NearDuplicates,
+    NewExport,
     NewUpgrade,
     Origin,
     Page,
@@ -677,13 +678,14 @@ class LocalBackend(Backend):
             with attempt:
                 manifest = build_export(self._store, details, server, recorded, self.lease)
                 if manifest != recorded:
-                    self._record_export(ref, exports.ExportRecord(request, profile, manifest))
+                    self._record_export(ref, NewExport(request, profile, manifest))
         return manifest
 
-    def _record_export(self, ref: Ref, export: exports.ExportRecord) -> None:
+    def _record_export(self, ref: Ref, export: NewExport) -> None:
         for attempt in self.write_references():
             with attempt as tx:
-                exports.record(tx, self._find_writable(tx, ref), export)
+                record = self._find_writable(tx, ref)
+                exports.record(tx, record.adapter_id, record.id, export)
 
     def drop_export(self, ref: Ref, request: str) -> None:
         namespace = ref.adapter.namespace
@@ -772,7 +774,7 @@ class LocalBackend(Backend):
     def upkeep(self) -> Upkeep:
         from loreg.local.upkeep import LocalUpkeep
 
-        return LocalUpkeep(self.catalog, self._access)
+        return LocalUpkeep(self.catalog, self._store, self._access)
 
     def namespaces(self) -> tuple[Namespace, ...]:
         with self.catalog.read(self._access) as tx:

@@ -7,18 +7,20 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loreg.entities import JobKind, SnapshotRules
+from loreg.entities import JobKind, Query, SnapshotRules
 from loreg.errors import UsageError
 from loreg.parsing import parse_span
 from loreg.refs import NO_NAMESPACE, parse_adapter_name, parse_adapter_pattern, parse_ref
 from loreg.requests import (
     FIELDS,
     BackupAction,
+    UpkeepRequest,
     beside_the_store,
     read_request,
     read_upkeep_request,
     require_snapshot_rule,
 )
+from loreg.selectors import parse_selector
 from loreg.storage.factory import refuse_keys
 
 MAX_REQUEST_BYTES = 32 * 1024  # of JSON
@@ -63,6 +65,8 @@ def _check_upkeep(kind: str, request: Mapping[str, object]) -> None:
         require_snapshot_rule(SnapshotRules(parsed.keep_last, newer))
     if kind == JobKind.BACKUP and not parsed.target:
         raise UsageError("a backup needs a place to go to", hint="loreg backup s3://bucket/prefix")
+    if kind == JobKind.MAP:
+        _check_map(parsed, request.get("search"))
     for place in (*parsed.sources, parsed.target):
         refuse_keys(place)  # every administrator sees the request
         if place.startswith((".", "~")):
@@ -71,6 +75,20 @@ def _check_upkeep(kind: str, request: Mapping[str, object]) -> None:
                 f"{place[:80]!r} is a folder of your machine, which no worker reads or writes",
                 hint=beside_the_store(*arguments),
             )
+
+
+def _check_map(parsed: UpkeepRequest, search: object) -> None:
+    if not parsed.probe:
+        raise UsageError("no probe is named", hint="loreg map check")
+    if bool(parsed.selectors) == (parsed.search is not None):
+        raise UsageError("expected selectors or a search, and not both", hint="loreg map check 'team/*:prod'")
+    if isinstance(search, Mapping) and (unknown := sorted(search.keys() - set(Query.__struct_fields__))):
+        raise UsageError(
+            f"a search has no {str(unknown[0])[:80]!r}; it has {', '.join(Query.__struct_fields__)}",
+            hint="loreg map check --task qa",
+        )
+    for text in parsed.selectors:
+        parse_selector(text)
 
 
 def pin_refs(request: Mapping[str, Any], pin: Callable[[str], str]) -> dict[str, object]:

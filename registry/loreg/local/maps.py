@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 
-from loreg.catalog import Catalog, maps
-from loreg.entities import Access, MapChunk, MapRun, NewFacts
-from loreg.errors import ConflictError
+from msgspec.structs import replace
+
+from loreg.catalog import Catalog, Transaction, blobs, exports, map_selection, maps
+from loreg.catalog.map_selection import SizedId
+from loreg.entities import Access, MapChunk, MapRun, NewExport, NewFacts, Query
+from loreg.errors import NotAllowedError, UnderWayError
 from loreg.local.facts import record_all_facts
-from loreg.refs import parse_adapter_pattern
+from loreg.local.loading import with_findings_of_server
+from loreg.local.reference_writes import write_references
+from loreg.selectors import parse_selector
+from loreg.storage import BlobStore
 from loreg.upkeep import Maps
 
 _MAX_VERSIONS = 500  # in a chunk: a second of headers
@@ -19,8 +26,8 @@ _MAX_BYTES = 128 * 1024**2  # of the weights of a chunk, for a probe that reads 
 class LocalMaps(Maps):
     """Runs of probes, for an administrator."""
 
-    def __init__(self, catalog: Catalog, access: Access) -> None:
-        self._catalog = catalog
+    def __init__(self, catalog: Catalog, store: BlobStore, access: Access) -> None:
+        self._catalog, self._store = catalog, store
         self._access = access
 
     def exclusive(self) -> AbstractContextManager[object]:
@@ -30,22 +37,27 @@ class LocalMaps(Maps):
         with self._catalog.write(self._access) as tx:
             if (run := maps.find_unfinished(tx, wanted)) is not None:
                 return run
-        ids = list(self._select(wanted))
-        last = max((version_id for version_id, _ in ids), default=0)
+        with self._catalog.read(self._access) as tx:
+            last = map_selection.last_version_id(tx)
+        sizes = sorted(dict(self._select(wanted, last)).items())
         with self._catalog.write(self._access) as tx:
-            return maps.begin(tx, wanted, last, _cut(ids, reads_weights=reads_weights))
+            return maps.begin(tx, wanted, last, _cut(sizes, reads_weights=reads_weights))
 
     def claim(self, run: MapRun, limit: int) -> list[MapChunk]:
         with self._catalog.write(self._access) as tx:
             return maps.claim(tx, run.id, limit)
 
-    def finish(self, chunk: MapChunk, facts: Mapping[int, NewFacts]) -> int | None:
-        with self._catalog.write(self._access) as tx:
-            if not maps.finish(tx, chunk):
-                return None
-            present = maps.lock_present(tx, facts.keys())
-            record_all_facts(tx, {version_id: facts[version_id] for version_id in sorted(present)})
-            return len(present)
+    def finish(
+        self, chunk: MapChunk, facts: Mapping[int, NewFacts], exports: Mapping[int, NewExport] = MappingProxyType({})
+    ) -> int | None:
+        recorded: int | None = None
+        if not exports:
+            with self._catalog.write(self._access) as tx:
+                return _record(tx, chunk, facts, {})
+        for attempt in write_references(self._catalog, self._store, self._access):
+            with attempt as tx:
+                recorded = _record(tx, chunk, facts, exports)
+        return recorded
 
     def give_back(self, chunk: MapChunk) -> None:
         with self._catalog.write(self._access) as tx:
@@ -59,21 +71,52 @@ class LocalMaps(Maps):
         with self._catalog.write(self._access) as tx:
             maps.close(tx, run.id)
 
-    def _select(self, wanted: MapRun) -> Iterator[tuple[int, int]]:
-        """Yield the ids and bytes of the versions that there are now and that are to be probed."""
-        pattern, after = parse_adapter_pattern(wanted.pattern), 0
-        with self._catalog.read(self._access) as tx:
-            last = maps.last_version_id(tx)
+    def _select(self, wanted: MapRun, last: int) -> Iterator[SizedId]:
+        """Yield the versions up to the id ``last`` that are to be probed, some of them more than once."""
+        if wanted.selection.search is not None:
+            yield from self._search(wanted, with_findings_of_server(wanted.selection.search), last)
+        for text in wanted.selection.selectors:
+            with self._catalog.read(self._access) as tx:
+                condition = map_selection.condition_of(tx, parse_selector(text))
+            after = 0
+            while True:
+                with self._catalog.read(self._access) as tx:
+                    page = map_selection.select_by_condition(tx, wanted, condition, after, last)
+                if not page:
+                    break
+                yield from page
+                after = page[-1][0]
+
+    def _search(self, wanted: MapRun, query: Query, last: int) -> Iterator[SizedId]:
+        cursor: str | None = None
         while True:
             with self._catalog.read(self._access) as tx:
-                page = maps.select_versions(tx, wanted, pattern, after, last)
-            if not page:
-                return
+                page, cursor = map_selection.select_by_search(tx, wanted, replace(query, cursor=cursor), last)
             yield from page
-            after = page[-1][0]
+            if cursor is None:
+                return
 
 
-def _cut(sizes: list[tuple[int, int]], *, reads_weights: bool) -> Iterator[list[int]]:
+def _record(
+    tx: Transaction, chunk: MapChunk, facts: Mapping[int, NewFacts], made: Mapping[int, NewExport]
+) -> int | None:
+    if not maps.finish(tx, chunk):
+        return None
+    present = maps.lock_present(tx, facts.keys())
+    recorded = {version_id: facts[version_id] for version_id in sorted(present)}
+    files = [file for version_id in present.keys() & made.keys() for file in made[version_id].manifest.files]
+    if files:  # all at once, in one order: no deadlock
+        blobs.record(tx, {file.sha256: file.size for file in files})
+    for version_id in sorted(present.keys() & made.keys()):
+        try:
+            exports.record(tx, present[version_id], version_id, made[version_id])
+        except NotAllowedError as error:  # what was made was deleted for good once
+            recorded[version_id] = replace(facts[version_id], value={}, error=error.message)
+    record_all_facts(tx, recorded)
+    return len(present)
+
+
+def _cut(sizes: Sequence[SizedId], *, reads_weights: bool) -> Iterator[list[int]]:
     """Yield chunks of ids that take about as long."""
     chunk: list[int] = []
     total = 0
@@ -88,4 +131,4 @@ def _cut(sizes: list[tuple[int, int]], *, reads_weights: bool) -> Iterator[list[
 
 
 def _refuse_second() -> None:
-    raise ConflictError("another loreg map is at work on this registry", hint="wait for it: one probe runs at a time")
+    raise UnderWayError("another loreg map is at work on this registry", hint="wait for it: one probe runs at a time")

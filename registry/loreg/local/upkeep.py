@@ -48,6 +48,7 @@ from loreg.entities import (
 from loreg.local.authorization import require
 from loreg.local.expiry import count_expired, discard_expired
 from loreg.refs import AdapterName, AdapterPattern, Ref
+from loreg.storage import BlobStore
 from loreg.upkeep import Maps, Upkeep
 
 _PAGE = 1000  # rows in one transaction
@@ -56,9 +57,9 @@ _PAGE = 1000  # rows in one transaction
 class LocalUpkeep(Upkeep):
     """The upkeep, for a caller with ``access``. Raises NotAllowedError unless it is an administrator's."""
 
-    def __init__(self, catalog: Catalog, access: Access) -> None:
+    def __init__(self, catalog: Catalog, store: BlobStore, access: Access) -> None:
         require(access, Role.ADMIN, "*")
-        self._catalog = catalog
+        self._catalog, self._store = catalog, store
         self._access = access
 
     def registry_id(self) -> str:
@@ -158,7 +159,7 @@ class LocalUpkeep(Upkeep):
     def maps(self) -> Maps:
         from loreg.local.maps import LocalMaps
 
-        return LocalMaps(self._catalog, self._access)
+        return LocalMaps(self._catalog, self._store, self._access)
 
     def adapters(self, pattern: AdapterPattern) -> Iterator[AdapterName]:
         last: AdapterName | None = None

@@ -131,7 +131,12 @@ def http_problem(error: HTTPException) -> Response:
 
 def mistake_problem(request: Request) -> Response:
     """Return the answer to a request that a mistake of the server has ended; the middleware is left by then."""
-    return build_problem(500, "internal", MISTAKE, headers={"X-Request-Id": request.state.request_id})
+    return build_problem(500, "internal", MISTAKE, headers=mistake_headers(request))
+
+
+def mistake_headers(request: Request) -> dict[str, str]:
+    """Return the headers of such an answer: uvicorn closes the connection behind it, and the next one would be lost."""
+    return {"X-Request-Id": request.state.request_id, "Connection": "close"}
 
 
 def install_problems(app: FastAPI) -> None:

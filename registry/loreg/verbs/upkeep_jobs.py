@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from loreg.decoding import decode
-from loreg.entities import Job, JobKind, Progress, SnapshotList, SnapshotRules
+from loreg.entities import Job, JobKind, MapOptions, MapSelection, Progress, SnapshotList, SnapshotRules
 from loreg.errors import LoregError, NotAllowedError
 from loreg.parsing import parse_span
 from loreg.refs import parse_adapter_pattern
@@ -19,6 +19,7 @@ from loreg.verbs.backup import backup, list_backup
 from loreg.verbs.forget import forget
 from loreg.verbs.gc import gc
 from loreg.verbs.jobs import Jobs
+from loreg.verbs.map import map_probe
 from loreg.verbs.prune import prune
 from loreg.verbs.repair import open_source, repair
 from loreg.verbs.sketch import sketch_missing
@@ -62,12 +63,14 @@ class UpkeepRules:
     """What the requests of a worker's jobs do not decide, but who runs worker and server.
 
     ``repair_sources`` are the places that a repair may bring blobs back from, ``backup_targets`` those that a backup
-    may go to, word for word; ``retention`` is the table of which versions a prune keeps.
+    may go to, word for word; ``retention`` is the table of which versions a prune keeps. Maps run ``on`` a cluster, or
+    in processes of this machine if that is empty.
     """
 
     repair_sources: Sequence[str] = ()
     backup_targets: Sequence[str] = ()
     retention: Mapping[str, object] = field(default_factory=dict)
+    on: str = ""
 
 
 def run_upkeep(
@@ -95,6 +98,20 @@ def run_upkeep(
     if kind is JobKind.SKETCH:
         sketched = sketch_missing(context, progress)
         return shorten(sketched, f"{sketched.sketched:,} sketched, {sketched.failed_count:,} failed")
+    if kind is JobKind.MAP:
+        selected = MapSelection(request.selectors, request.search)
+        options = MapOptions(request.profile)
+        mapped = map_probe(
+            context,
+            settings,
+            request.probe,
+            selected,
+            options=options,
+            again=request.again,
+            on=rules.on,
+            progress=progress,
+        )
+        return shorten(mapped, f"{mapped.recorded:,} of {mapped.run.versions:,}, {mapped.failed_count:,} failed")
     selection = _select(request, settings)
     if kind is JobKind.VERIFY:
         verified = verify(context, selection, progress)

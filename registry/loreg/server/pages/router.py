@@ -35,7 +35,7 @@ from loreg.server.pages import (
 )
 from loreg.server.pages.bare_errors import answers_person, bare_error_page
 from loreg.server.pages.visitor import error_page, get_visitor
-from loreg.server.problems import MISTAKE, http_problem, mistake_problem
+from loreg.server.problems import MISTAKE, http_problem, mistake_headers, mistake_problem
 
 #: What has a page each; the first that has a path answers.
 MODULES = (
@@ -84,5 +84,5 @@ def install_pages(app: FastAPI) -> None:
         if not answers_person(request):
             return mistake_problem(request)
         response = bare_error_page(500, MISTAKE, f"X-Request-Id: {request.state.request_id}")
-        response.headers["X-Request-Id"] = request.state.request_id
+        response.headers.update(mistake_headers(request))
         return response

@@ -64,8 +64,8 @@ def test_a_summary_with_nul_is_kept_without_it(tmp_path: Path):
 
 @pytest.mark.parametrize("field", ["init_lora_weights", "task_type", "base_model_name_or_path"])
 def test_a_field_of_the_configuration_with_nul_is_kept_without_it(registry: Registry, tmp_path: Path, field: str):
-    version = registry.push(change_config(train(tmp_path / "a", 1), **{field: "or\0g/new"}), "team/a").version
-    assert "org/new" in (version.facts.variant, version.facts.task_type, version.facts.base_hint)
+    version = registry.push(change_config(train(tmp_path / "a", 1), **{field: "or\0g"}), "team/a").version
+    assert "org" in (version.facts.variant, version.facts.task_type, version.facts.base_hint)
 
 
 def test_a_message_of_half_a_character_is_refused(registry: Registry):

@@ -17,6 +17,7 @@ from loreg import Registry, connect
 from loreg.entities import MapChunk, MapOptions, MapRun, MapSelection
 from loreg.errors import NotAllowedError, NotFoundError, UsageError
 from loreg.fleet.chunk import ChunkTask
+from loreg.fleet.worker_store import StorePlace
 from loreg.probes.probe import find_probe
 from server.conftest import Guarded
 from server.test_upkeep_jobs import submit, work
@@ -89,8 +90,8 @@ def claim(registry: Registry) -> tuple[MapChunk, ChunkTask]:
     wanted = MapRun(probe.name, probe.release, MapSelection(("*",)), False, MapOptions(VLLM))
     (chunk,) = maps.claim(maps.begin(wanted, reads_weights=True), 1)
     settings = registry.settings
-    place = (settings.storage_url, settings.storage_endpoint)
-    return chunk, ChunkTask(chunk, "export", probe.release, *place, options=MapOptions(VLLM))
+    store = StorePlace(settings.storage_url, settings.storage_endpoint, elsewhere=False)
+    return chunk, ChunkTask(chunk, "export", probe.release, store, MapOptions(VLLM))
 
 
 def test_a_chunk_that_is_done_twice_is_recorded_once(exportable: Registry):

@@ -25,6 +25,7 @@ from loreg.entities import MapChunk, MergeOptions
 from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError
 from loreg.fleet.chunk import ChunkTask
 from loreg.fleet.ray_tasks import parse_cluster
+from loreg.fleet.worker_store import StorePlace
 from loreg.worker import Worker
 from services import SECRET_KEY
 from verbs.test_bake import ATTENTION, adapt, contents, llama
@@ -217,8 +218,8 @@ def test_without_ray_it_says_what_to_install(filled: Registry, monkeypatch: pyte
 def test_a_worker_of_another_release_refuses(tmp_path: Path):
     chunk = MapChunk(1, 1, 1, ())
     for task in (
-        ChunkTask(chunk, "spectra", "1", str(tmp_path), "", version="0.0.1"),
-        ChunkTask(chunk, "spectra", "0", str(tmp_path), ""),
+        ChunkTask(chunk, "spectra", "1", StorePlace(str(tmp_path), "", False), version="0.0.1"),
+        ChunkTask(chunk, "spectra", "0", StorePlace(str(tmp_path), "", False)),
     ):
         error = task.run().error
         assert isinstance(error, ConflictError)

@@ -80,7 +80,7 @@ class StoreConformance:
         with pytest.raises(NotFoundError), store.checked_file(blob):
             pass
         store.put(blob, tmp_path / "in")
-        monkeypatch.setattr("loreg.storage.s3._IN_MEMORY", 1024 * 1024)
+        monkeypatch.setattr("loreg.storage.blobs._IN_MEMORY", 1024 * 1024)
         with store.checked_file(blob) as path:
             assert path.read_bytes() == (tmp_path / "in").read_bytes()
         assert store.hash_stored(blob.sha256) == blob

@@ -5,7 +5,6 @@ A worker reads the store and nothing else; what it says goes back to who drives 
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,16 +18,17 @@ from loreg.bases.compatibility import BaseTensors
 from loreg.bases.identify import parse_tensor_digests
 from loreg.entities import MapChunk, MapOptions, NewExport, NewFacts, ProbedVersion
 from loreg.errors import AdapterFormatError, ConflictError, IntegrityError, LoregError, NotFoundError
+from loreg.fleet.worker_store import StorePlace, checked_file, require_own_store
 from loreg.manifest import File, Manifest
 from loreg.probes.adapter import Output, ProbedAdapter
 from loreg.probes.probe import Probe, find_probe
-from loreg.storage import Blob, BlobStore, digest_of, open_store
+from loreg.storage import Blob, BlobTransfer, digest_of
 from loreg.version import VERSION
 
 
 @dataclass(frozen=True)
 class ChunkTask:
-    """A chunk, the probe with its options, and where the store is. Keys are those of the worker's own environment.
+    """A chunk, the probe with its options, and where the store is.
 
     ``version`` is that of the loreg that drives the run.
     """
@@ -36,8 +36,7 @@ class ChunkTask:
     chunk: MapChunk
     probe: str
     release: str
-    storage_url: str
-    storage_endpoint: str
+    store: StorePlace
     options: MapOptions = MapOptions()
     version: str = VERSION
 
@@ -46,7 +45,7 @@ class ChunkTask:
         try:
             probe = find_probe(self.probe, self.options)
             _refuse_other_release(self, probe)
-            prober = _Prober(_open(self.storage_url, self.storage_endpoint), probe)
+            prober = _Prober(self.store.open(), probe)
             facts = {version.id: prober.probe(version) for version in self.chunk.versions}
             return ChunkAnswer(facts, prober.exports)
         except LoregError as error:
@@ -71,7 +70,7 @@ ToExport = Callable[[ProbedVersion, Manifest], NewExport]
 class _Prober:
     """Probes stored versions. What the probe makes of them is put into the store, and into ``exports``, by id."""
 
-    def __init__(self, store: BlobStore, probe: Probe) -> None:
+    def __init__(self, store: BlobTransfer, probe: Probe) -> None:
         self._store, self._probe = store, probe
         self._bases: dict[str, BaseTensors] = {}
         self.exports: dict[int, NewExport] = {}
@@ -89,18 +88,14 @@ class _Prober:
                 structure = read_stored_structure(self._store, version.ref, files)
                 return self._probe.run(ProbedAdapter(structure, tuple(files)))
             weights = files[WEIGHTS_NAME]
-            with self._store.checked_file(Blob(weights.sha256, weights.size)) as path:
+            with checked_file(self._store, Blob(weights.sha256, weights.size)) as path:
                 structure = read_stored_structure(self._store, version.ref, files, path)
                 return self._probe.run(ProbedAdapter(structure, tuple(files)))
         except (AdapterFormatError, IntegrityError, NotFoundError) as error:
             return self._probe.failure(error)
 
-    def _make(
-        self,
-        version: ProbedVersion,
-        files: Mapping[str, File],
-        to_export: Callable[[ProbedVersion, Manifest], NewExport],
-    ) -> NewFacts:
+    def _make(self, version: ProbedVersion, files: Mapping[str, File], to_export: ToExport) -> NewFacts:
+        require_own_store(self._store)
         with tempfile.TemporaryDirectory(prefix="loreg-map-") as name:
             folder = Path(name)
             for path in files.keys() & {CONFIG_NAME, WEIGHTS_NAME, CARD_NAME}:
@@ -123,7 +118,7 @@ class _Prober:
         return self._bases[base.digest]
 
 
-def _store_files(store: BlobStore, folder: Path) -> Manifest:
+def _store_files(store: BlobTransfer, folder: Path) -> Manifest:
     """Put the files of a folder into the store; nobody refers to them yet."""
     blobs = {path: digest_of(path) for path in sorted(folder.iterdir())}
     for path, blob in blobs.items():
@@ -138,8 +133,3 @@ def _refuse_other_release(task: ChunkTask, probe: Probe) -> None:
             f"{task.version} with {task.release}",
             hint="install the same packages everywhere",
         )
-
-
-@functools.cache
-def _open(url: str, endpoint: str) -> BlobStore:
-    return open_store(url, endpoint, is_new=lambda: False)

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import hashlib
 import shlex
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +38,7 @@ from loreg.storage.blobs import (
     StoredObject,
     VerifiedCache,
     damaged_document_error,
+    download_checked,
     file_changed_error,
     ignore_bytes,
     key_of,
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 PART = 16 * 1024 * 1024  # bytes: a larger blob is sent in parts of this size
-_IN_MEMORY = 64 * 1024 * 1024  # bytes of a blob that are read by one request to be a file for a while
 _MAX_PARTS = 10_000  # S3's own limit
 _MAX_DELETED = 1000  # S3's limit for one request
 _CONNECTIONS = 10  # that boto3 keeps open
@@ -332,12 +331,7 @@ class S3Store:
     @contextlib.contextmanager
     def checked_file(self, blob: Blob) -> Iterator[Path]:
         """Download the blob into a folder that is removed afterwards, a small one by one request."""
-        with tempfile.TemporaryDirectory(prefix="loreg-blob-") as folder:
-            path = Path(folder) / blob.sha256
-            if blob.size > _IN_MEMORY:
-                self.get(blob, path)
-            else:
-                path.write_bytes(self.read(blob.sha256, blob.size))
+        with download_checked(self, blob) as path:
             yield path
 
     def list_leftovers(self) -> Iterator[Leftover]:

@@ -17,7 +17,7 @@ from loreg.adapters.stored import read_stored_structure
 from loreg.adapters.structure import WEIGHTS_NAME, read_structure
 from loreg.bases.compatibility import BaseTensors
 from loreg.bases.identify import parse_tensor_digests
-from loreg.entities import MapChunk, MapOptions, NewExport, NewFacts, ProbedVersion
+from loreg.entities import Commit, MapChunk, MapOptions, NewExport, NewFacts, ProbedVersion
 from loreg.errors import AdapterFormatError, ConflictError, IntegrityError, LoregError, NotFoundError
 from loreg.manifest import File, Manifest
 from loreg.probes.adapter import Output, ProbedAdapter
@@ -48,12 +48,12 @@ class ChunkTask:
 class ChunkAnswer:
     """What the probe says of the versions of a chunk, by id; or the ``error`` for which no version is to blame.
 
-    What it made of them is in the store, and in ``exports``, by id. ``was_stopped`` if there is neither, for the
+    What it made of them is in the store, and in ``made``, by id. ``was_stopped`` if there is neither, for the
     machine of the worker was lost or had no memory left, by whomever.
     """
 
     facts: Mapping[int, NewFacts] = field(default_factory=dict)
-    exports: Mapping[int, NewExport] = field(default_factory=dict)
+    made: Mapping[int, NewExport | Commit] = field(default_factory=dict)
     error: LoregError | None = None
     was_stopped: bool = False
 
@@ -65,18 +65,18 @@ def probe_chunk(task: ChunkTask) -> ChunkAnswer:
         _refuse_other_release(task, probe)
         prober = _Prober(_open(task.storage_url, task.storage_endpoint), probe)
         facts = {version.id: prober.probe(version) for version in task.chunk.versions}
-        return ChunkAnswer(facts, prober.exports)
+        return ChunkAnswer(facts, prober.made)
     except LoregError as error:
         return ChunkAnswer(error=error)
 
 
 class _Prober:
-    """Probes stored versions. What the probe makes of them is put into the store, and into ``exports``, by id."""
+    """Probes stored versions. What the probe makes of them is put into the store, and into ``made``, by id."""
 
     def __init__(self, store: BlobStore, probe: Probe) -> None:
         self._store, self._probe = store, probe
         self._bases: dict[str, BaseTensors] = {}
-        self.exports: dict[int, NewExport] = {}
+        self.made: dict[int, NewExport | Commit] = {}
 
     def probe(self, version: ProbedVersion) -> NewFacts:
         """Return what the probe says of a version; that its files are lost or damaged is what it says, too.
@@ -92,8 +92,8 @@ class _Prober:
                 folder = Path(name)
                 for path in (CONFIG_NAME, WEIGHTS_NAME):
                     _fetch(self._store, files[path], folder / path)
-                if self._probe.to_export is not None:
-                    return self._make(version, files, folder, self._probe.to_export)
+                if self._probe.to_made is not None:
+                    return self._make(version, files, folder, self._probe.to_made)
                 return self._probe.run(ProbedAdapter(read_structure(folder), tuple(files)))
         except (AdapterFormatError, IntegrityError, NotFoundError) as error:
             return self._probe.failure(error)
@@ -103,7 +103,7 @@ class _Prober:
         version: ProbedVersion,
         files: Mapping[str, File],
         folder: Path,
-        to_export: Callable[[ProbedVersion, Manifest], NewExport],
+        to_made: Callable[[ProbedVersion, Path, Manifest], NewExport | Commit],
     ) -> NewFacts:
         if CARD_NAME in files:
             _fetch(self._store, files[CARD_NAME], folder / CARD_NAME)
@@ -112,7 +112,7 @@ class _Prober:
         output = Output(made, version.ref, version.digest, self._base_of(version))
         facts = self._probe.run(ProbedAdapter(read_structure(folder), tuple(files), output))
         if not facts.error:
-            self.exports[version.id] = to_export(version, _store_files(self._store, made))
+            self.made[version.id] = to_made(version, made, _store_files(self._store, made))
         return facts
 
     def _base_of(self, version: ProbedVersion) -> BaseTensors | None:

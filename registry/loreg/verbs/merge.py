@@ -86,7 +86,7 @@ def merge(
         if name is None and folder is None:
             return result
         with new_folder(folder) as staging:
-            write(staging, merged, made_by)
+            provenance.write_merged(staging, merged.adapter, made_by)
             if name is None:
                 already = folder is not None and not is_free(folder)
                 return replace(result, folder=folder, already=already)
@@ -147,14 +147,6 @@ def blend(
     inputs = merge_inputs(opened, initials, base)
     path = Path(calibration) if calibration is not None else None
     return execute_recipe(inputs, recipe, device=choose_device(device), calibration=path, progress=progress)
-
-
-def write(folder: Path, merged: MergedAdapter, made_by: Provenance) -> None:
-    """Write the adapter and its provenance into the existing ``folder``."""
-    from loreg.adapters.tensors import write_adapter
-
-    write_adapter(folder, merged.adapter)
-    provenance.write(folder, made_by, digest_of(folder / WEIGHTS_NAME).sha256)
 
 
 @contextlib.contextmanager

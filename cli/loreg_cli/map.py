@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loreg_cli.conditions import condition_options, read_selection
-from loreg_cli.options import format_option, open_registry, wide_options
+from loreg_cli.options import format_option, on_option, open_registry, wide_options
 from loreg_cli.output import echo, print_json, print_table, warn
 from loreg_cli.progress import progress_bar
 
@@ -26,7 +26,7 @@ _FAILED = 5
 @click.option("--name", default="", metavar="TEMPLATE", help="Of rerank: what they are called.")
 @click.option("--again", is_flag=True, help="Also versions of which it said something.")
 @click.option("--processes", type=int, metavar="N", help="How many at once. Default: one a processor.")
-@click.option("--on", default="", metavar="ray[://HOST]", help="As tasks on Ray: started here, or a cluster.")
+@on_option
 @wide_options
 @format_option
 def map(  # noqa: A001  a command is called as it is typed

@@ -61,6 +61,14 @@ def add_node(cluster: Any) -> None:
     cluster.add_node(**_NODE, num_cpus=1)
 
 
+def kill_node(cluster: Any, raylet: int) -> None:
+    """Kill the node whose raylet has this process id, and wait for its end: as long as it is a zombie workers stay."""
+    node = next(
+        node for node in cluster.worker_nodes if raylet in {info.process.pid for info in node.all_processes["raylet"]}
+    )
+    cluster.remove_node(node, allow_graceful=False)
+
+
 def listening_addresses() -> set[str]:
     """Return the addresses that the processes below this one listen at."""
     addresses = set()

@@ -19,7 +19,7 @@ from fleet.conftest import ALPHAS, forget_facts, list_writes, record_writes
 from fleet.probe_packages import install
 from loreg import Registry
 from loreg.entities import MapRun, MapSelection, VersionFacts
-from loreg.errors import ConflictError, NotAllowedError, NotFoundError, UnavailableError, UsageError
+from loreg.errors import ConflictError, LoregError, NotAllowedError, NotFoundError, UnavailableError, UsageError
 from loreg.probes.probe import find_probe
 from loreg.refs import parse_ref
 
@@ -147,6 +147,33 @@ def test_workers_that_are_killed_leave_nothing_out_and_nothing_twice(
     report = filled.map("mine", processes=2)
     assert (report.recorded, report.failed, report.retries) == (6, (), 1)
     assert len(list_writes(database)) == len(set(list_writes(database))) == 6
+
+
+def kill_starting_workers(monkeypatch: pytest.MonkeyPatch, folder: Path, count: int) -> None:
+    """The first processes that are to be workers end before they are."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import os, sys\nfrom pathlib import Path\n"
+        f"marker = Path({str(folder)!r}) / str(len(os.listdir({str(folder)!r})))\n"
+        f"if '--multiprocessing-fork' in sys.orig_argv and int(marker.name) <= {count}:\n"
+        "    marker.touch()\n    os._exit(1)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+
+
+def test_a_worker_that_is_killed_before_it_begins_is_started_again(
+    filled: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    kill_starting_workers(monkeypatch, tmp_path / "starts", 3)
+    report = filled.map("spectra", processes=1)
+    assert (report.recorded, report.retries, len(list((tmp_path / "starts").iterdir()))) == (6, 0, 4)
+
+
+def test_workers_that_never_begin_end_the_run(filled: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    kill_starting_workers(monkeypatch, tmp_path / "starts", 100)
+    with pytest.raises(LoregError, match="did not start"):
+        filled.map("spectra", processes=1)
 
 
 def test_whoever_drives_may_be_killed_and_the_next_goes_on(

@@ -16,7 +16,8 @@ from fleet.conftest import ALPHAS
 from loreg import Registry, connect
 from loreg.entities import MapChunk, MapOptions, MapRun, MapSelection
 from loreg.errors import NotAllowedError, NotFoundError, UsageError
-from loreg.fleet.chunk import ChunkTask, probe_chunk
+from loreg.fleet.chunk import ChunkTask
+from loreg.fleet.worker_store import StorePlace
 from loreg.probes.probe import find_probe
 from server.conftest import Guarded
 from server.test_upkeep_jobs import submit, work
@@ -89,13 +90,13 @@ def claim(registry: Registry) -> tuple[MapChunk, ChunkTask]:
     wanted = MapRun(probe.name, probe.release, MapSelection(("*",)), False, MapOptions(VLLM))
     (chunk,) = maps.claim(maps.begin(wanted, reads_weights=True), 1)
     settings = registry.settings
-    place = (settings.storage_url, settings.storage_endpoint)
-    return chunk, ChunkTask(chunk, "export", probe.release, *place, options=MapOptions(VLLM))
+    store = StorePlace(settings.storage_url, settings.storage_endpoint, elsewhere=False)
+    return chunk, ChunkTask(chunk, "export", probe.release, store, MapOptions(VLLM))
 
 
 def test_a_chunk_that_is_done_twice_is_recorded_once(exportable: Registry):
     chunk, task = claim(exportable)
-    first, second = probe_chunk(task), probe_chunk(task)
+    first, second = task.run(), task.run()
     assert first == second
     maps = exportable.context.backend.upkeep().maps()
     assert len(maps.finish(chunk, first.facts, first.made) or ()) == 3
@@ -128,7 +129,7 @@ def test_content_that_was_deleted_for_good_is_not_made_again(exportable: Registr
     exportable.drop_export("team/wide", VLLM)
     exportable.push(pulled.folder, "team/copy")
     exportable.delete("team/copy", "private")
-    answer = probe_chunk(task)
+    answer = task.run()
     assert len(exportable.context.backend.upkeep().maps().finish(chunk, answer.facts, answer.made) or ()) == 3
     errors = {ref: [f.error for f in exportable.facts(ref) if f.probe != "check"] for ref in ("team/a8", "team/wide")}
     assert errors["team/a8"] == [""]

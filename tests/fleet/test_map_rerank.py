@@ -14,7 +14,8 @@ from fleet.conftest import ALPHAS
 from loreg import Registry, connect
 from loreg.entities import MapChunk, MapOptions, MapRun, MapSelection
 from loreg.errors import UsageError
-from loreg.fleet.chunk import ChunkTask, probe_chunk
+from loreg.fleet.chunk import ChunkTask
+from loreg.fleet.worker_store import StorePlace
 from loreg.probes.probe import find_probe
 from server.conftest import Guarded
 from server.test_upkeep_jobs import submit, work
@@ -81,13 +82,13 @@ def claim(registry: Registry) -> tuple[MapChunk, ChunkTask]:
     run = maps.begin(MapRun(probe.name, probe.release, MapSelection(("*",)), False, OPTIONS), reads_weights=True)
     (chunk,) = maps.claim(run, 1)
     settings = registry.settings
-    task = ChunkTask(chunk, "rerank", probe.release, settings.storage_url, settings.storage_endpoint, options=OPTIONS)
-    return chunk, task
+    store = StorePlace(settings.storage_url, settings.storage_endpoint, elsewhere=False)
+    return chunk, ChunkTask(chunk, "rerank", probe.release, store, OPTIONS)
 
 
 def test_a_chunk_that_is_done_twice_is_recorded_once(several: Registry):
     chunk, task = claim(several)
-    first, second = probe_chunk(task), probe_chunk(task)
+    first, second = task.run(), task.run()
     assert first == second
     maps, before = several.context.backend.upkeep().maps(), pushes(several)
     assert len(maps.finish(chunk, first.facts, first.made) or ()) == 3

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,17 +16,19 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from deployments import Deployment
+from deployments import HISTORY, SCIENCE, Deployment
 from fleet import ray_clusters
 from fleet.conftest import list_writes, record_writes
 from fleet.probe_packages import install
 from loreg import Registry
-from loreg.entities import MapChunk
+from loreg.entities import MapChunk, MergeOptions
 from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError
-from loreg.fleet.chunk import ChunkTask, probe_chunk
+from loreg.fleet.chunk import ChunkTask
 from loreg.fleet.ray_tasks import parse_cluster
+from loreg.fleet.worker_store import StorePlace
 from loreg.worker import Worker
 from services import SECRET_KEY
+from verbs.test_bake import ATTENTION, adapt, contents, llama
 
 #: A program that maps on a Ray of its own, and looks before that ends at what it shows, and after at what it leaves.
 STARTED_HERE = """
@@ -86,19 +89,29 @@ def test_two_nodes_say_bit_for_bit_what_one_process_says(filled: Registry, clust
         assert values_of(filled, probe) == expected
 
 
+def kill_node_named_in(cluster: Any, pipe: Path) -> None:
+    raylet = int(pipe.read_text())
+    pipe.unlink()
+    ray_clusters.kill_node(cluster, raylet)
+
+
 @on_ray
 @pytest.mark.usefixtures("one_in_a_chunk")
 def test_a_node_that_is_killed_leaves_nothing_out_and_nothing_twice(
     filled: Registry, database: Engine, cluster: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    """The first worker to read a certain adapter kills the node that it runs on."""
-    once = f"marker = Path({str(tmp_path)!r}) / 'killed'; first = not marker.exists(); marker.touch()"
-    kill = f"import sys; {once}; first and (os.kill(os.getppid(), signal.SIGKILL), signal.pause())"
-    install(monkeypatch, tmp_path / "one", kill)
+    """The first worker to read a certain adapter says on which node it is, and waits for its end."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    stay = f"pipe = Path({str(pipe)!r}); pipe.exists() and (pipe.write_text(str(os.getppid())), signal.pause())"
+    install(monkeypatch, tmp_path / "one", stay)
     ray_clusters.replace_nodes(cluster)  # by nodes whose workers have the package in their environment
     record_writes(database)
+    killer = threading.Thread(target=kill_node_named_in, args=(cluster, pipe), daemon=True)
+    killer.start()
     report = filled.map("mine", on=f"ray://{cluster.address}")
-    assert (tmp_path / "killed").exists()
+    assert not pipe.exists()
+    killer.join()
     assert (report.recorded, report.failed, report.retries > 0) == (6, (), True)
     assert len(list_writes(database)) == len(set(list_writes(database))) == 6
 
@@ -115,6 +128,42 @@ def test_a_worker_maps_on_the_cluster_that_it_is_given(
         Worker(filled.settings, None, None, "cpu", on=f"ray://{cluster.address}").work(until_idle=True)
         assert filled.jobs.show(job.id).result["recorded"] == 1
         assert values_of(filled, "mine") == {"team/a13:v1": {"parent": "raylet\n"}}
+
+
+@on_ray
+def test_a_merge_and_a_bake_on_two_nodes_are_the_same_to_the_last_bit(
+    local_registry: Registry, cluster: Any, tmp_path: Path
+):
+    ray_clusters.replace_nodes(cluster)
+    base = llama(tmp_path / "base", shard="60KB")
+    adapter = adapt(base, tmp_path / "a", target_modules=ATTENTION)
+    for place, on in {"here": "", "there": f"ray://{cluster.address}"}.items():
+        local_registry.merge([SCIENCE, HISTORY], MergeOptions(rank=4), folder=tmp_path / f"merged-{place}", on=on)
+        local_registry.bake([adapter], base, tmp_path / f"baked-{place}", on=on)
+    for result in ("merged", "baked"):
+        assert contents(tmp_path / f"{result}-there") == contents(tmp_path / f"{result}-here")
+
+
+@on_ray
+def test_a_bake_goes_on_without_the_node_that_is_killed(local_registry: Registry, cluster: Any, tmp_path: Path):
+    """The node is killed as soon as the first shard grows."""
+    ray_clusters.replace_nodes(cluster)
+    base = llama(tmp_path / "base", shard="60KB")
+    adapter = adapt(base, tmp_path / "a", target_modules=ATTENTION)
+    killer = threading.Thread(target=kill_node_when, args=(cluster, tmp_path, "*.safetensors.*"), daemon=True)
+    killer.start()
+    local_registry.bake([adapter], base, tmp_path / "there", on=f"ray://{cluster.address}")
+    killer.join(60)
+    local_registry.bake([adapter], base, tmp_path / "here")
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+    assert not list(tmp_path.glob(".*baking"))
+
+
+def kill_node_when(cluster: Any, folder: Path, pattern: str) -> None:
+    """Kill a node when a file of that name is below the folder."""
+    while not list(folder.rglob(pattern)):
+        pass
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
 
 
 @on_ray
@@ -154,7 +203,7 @@ def test_where_a_map_runs(text: str, address: str):
     "text", ["dask", "ray://", "ray://head:port", "http://head", "ray://user:key@head", "ray://a/b"]
 )
 def test_where_no_map_runs(text: str):
-    with pytest.raises(UsageError, match="no place where a map runs"):
+    with pytest.raises(UsageError, match="no place where tasks run"):
         parse_cluster(text)
 
 
@@ -169,9 +218,9 @@ def test_without_ray_it_says_what_to_install(filled: Registry, monkeypatch: pyte
 def test_a_worker_of_another_release_refuses(tmp_path: Path):
     chunk = MapChunk(1, 1, 1, ())
     for task in (
-        ChunkTask(chunk, "spectra", "1", str(tmp_path), "", version="0.0.1"),
-        ChunkTask(chunk, "spectra", "0", str(tmp_path), ""),
+        ChunkTask(chunk, "spectra", "1", StorePlace(str(tmp_path), "", False), version="0.0.1"),
+        ChunkTask(chunk, "spectra", "0", StorePlace(str(tmp_path), "", False)),
     ):
-        error = probe_chunk(task).error
+        error = task.run().error
         assert isinstance(error, ConflictError)
         assert "the run was begun by" in error.message

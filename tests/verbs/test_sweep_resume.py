@@ -102,7 +102,7 @@ def test_a_kill_loses_nothing_and_a_larger_budget_goes_on(sweep: Sweep, tmp_path
     sweep.wait_until_it_hangs()
     process.kill()
     process.communicate(timeout=50)
-    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)  # nobody is left who would end it
+    wait_until_ended(int((tmp_path / "pid").read_text()))
     (tmp_path / "hang").unlink()
     resumed = sweep.start("--resume", identity(tmp_path), "--budget", "8", "--format", "json")
     result = json.loads(resumed.communicate(timeout=50)[0])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 from sqlalchemy import BigInteger, Engine, func, literal, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from loreg.catalog.engine import translate_errors
 from loreg.catalog.transaction import Transaction
@@ -58,7 +58,6 @@ def hold_off(
         return
     with translate_errors(url), engine.connect() as connection:
         take = func.pg_try_advisory_lock if alone else func.pg_try_advisory_lock_shared
-        let_go = func.pg_advisory_unlock if alone else func.pg_advisory_unlock_shared
         while not connection.execute(select(take(literal(lock.key, BigInteger)))).scalar_one():
             on_wait()
             pause()
@@ -70,9 +69,9 @@ def hold_off(
         try:
             yield heartbeat
         finally:
-            with contextlib.suppress(DBAPIError):  # closing it ends the lock too, but the server notices that later
-                connection.execute(select(let_go(literal(lock.key, BigInteger))))
-            connection.invalidate()
+            with contextlib.suppress(SQLAlchemyError):  # at once: that a connection was closed PostgreSQL sees later
+                connection.execute(select(func.pg_advisory_unlock_all()))
+            connection.invalidate()  # closing it ends the lock, also after an error
 
 
 def is_held(tx: Transaction) -> bool:

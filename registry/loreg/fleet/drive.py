@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Protocol
 
 from loreg.entities import MapChunk, MapReport, MapRun, Progress
 from loreg.errors import CollectedError
 from loreg.fleet.chunk import ChunkAnswer, ChunkTask
+from loreg.fleet.executor import Executor, Lost
 from loreg.probes.probe import Probe
 from loreg.upkeep import Maps
 
 _MAX_DEATHS = 3  # of workers that had a chunk, seen by this driver, until it is halved
 _MAX_ATTEMPTS = 10  # of a chunk, whatever became of the drivers, until it is halved
 _MAX_LISTED = 100
-
-
-class Executor(Protocol):
-    """Workers that probe chunks, each one at a time. Close it when done, whatever happens."""
-
-    def room(self) -> int:
-        """Return how many chunks would be begun at once."""
-        ...
-
-    def submit(self, task: ChunkTask) -> None:
-        """Begin a chunk, if there is room."""
-        ...
-
-    def wait(self) -> Sequence[tuple[MapChunk, ChunkAnswer | None]]:
-        """Wait until some chunk ended, and return those that did, None where the worker ended with it."""
-        ...
-
-    def close(self) -> None:
-        """End the workers, whatever they do."""
-        ...
 
 
 @dataclass
@@ -53,7 +33,12 @@ class Driver:
     """Who drives a run. What it knows by itself is only which chunks workers ended with: all else is in the catalog."""
 
     def __init__(
-        self, maps: Maps, run: MapRun, probe: Probe, executor: Executor, make_task: Callable[[MapChunk], ChunkTask]
+        self,
+        maps: Maps,
+        run: MapRun,
+        probe: Probe,
+        executor: Executor[ChunkTask],
+        make_task: Callable[[MapChunk], ChunkTask],
     ) -> None:
         self._maps = maps
         self._run = run
@@ -79,8 +64,8 @@ class Driver:
                 break
             ended = self._executor.wait()
             in_flight += self._fill() - len(ended)  # workers first: what they said is recorded while they go on
-            for chunk, answer in ended:
-                self._take(chunk, answer)
+            for task, answer in ended:
+                self._take(task.chunk, answer)
             progress("probing", self._done, self._run.versions)
         self._maps.close(self._run)
         tally = self._tally
@@ -106,11 +91,9 @@ class Driver:
             count += 1
         return count
 
-    def _take(self, chunk: MapChunk, answer: ChunkAnswer | None) -> None:
-        if answer is None:
-            self._deaths[chunk.number] += 1
-            self._begin_again(chunk)
-        elif answer.was_stopped:
+    def _take(self, chunk: MapChunk, answer: ChunkAnswer | Lost) -> None:
+        if isinstance(answer, Lost):
+            self._deaths[chunk.number] += answer is Lost.WORKER
             self._begin_again(chunk)
         elif answer.error is not None:
             raise answer.error

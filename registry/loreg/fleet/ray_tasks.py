@@ -1,6 +1,6 @@
 """Workers that are tasks on Ray: it places them on the machines of a cluster, and sees which of these are gone.
 
-Ray is told which chunk, and where the store is; keys and tokens are in the environment in which its nodes were started,
+Ray is told what to do, and where the store is; keys and tokens are in the environment in which its nodes were started,
 and never in a task, a runtime environment or a log. It retries nothing: the catalog says what is left to do.
 """
 
@@ -19,16 +19,15 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
-from loreg.entities import MapChunk
 from loreg.errors import LoregError, MissingExtraError, UnavailableError, UsageError
-from loreg.fleet.chunk import ChunkAnswer, ChunkTask, probe_chunk
 from loreg.fleet.environment import ONE_THREAD, set_environment
+from loreg.fleet.executor import AnyWorkItem, Executor, Lost, WorkItem
 
 SCHEME = "ray"
 _PORT = 6379
 _CONNECT = 10.0  # seconds
-_AHEAD = 2  # chunks for each processor: one that runs, and one that waits beside it
-_OBJECT_STORE = 100 * 1024**2  # bytes, of which chunks and answers take few
+_AHEAD = 2  # tasks for each processor: one that runs, and one that waits beside it
+_OBJECT_STORE = 100 * 1024**2  # bytes, of which tasks and answers take few
 #: With it every port of a Ray that is started here is on loopback; without it, on all interfaces (Ray 2.60).
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"}
@@ -47,7 +46,7 @@ def parse_cluster(text: str) -> str:
     except ValueError:
         parts, port = urlsplit(""), 0
     if parts.scheme != SCHEME or not parts.hostname or parts.path.strip("/") or parts.username or parts.query:
-        raise UsageError(f"{text!r} is no place where a map runs", hint="--on ray, or --on ray://HOST:6379")
+        raise UsageError(f"{text!r} is no place where tasks run", hint="--on ray, or --on ray://HOST:6379")
     return f"{parts.hostname}:{port}"
 
 
@@ -57,40 +56,42 @@ def require_cluster(text: str) -> None:
         raise UsageError("a worker starts no Ray of its own: expected a cluster", hint="--on ray://127.0.0.1:6379")
 
 
-class RayExecutor:
+class RayExecutor(Executor[AnyWorkItem]):
     """Tasks on the cluster at ``address``, or on one that is started on this machine if that is empty.
+
+    Each has one processor, and so many ``gpus``.
 
     Raises MissingExtraError without Ray, UnavailableError for a cluster that does not answer.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, gpus: int = 0) -> None:
         self._stack = contextlib.ExitStack()
-        self._chunks: dict[Any, MapChunk] = {}
+        self._tasks: dict[Any, AnyWorkItem] = {}
         try:
             if not address:
                 _refuse_imported_ray()
                 self._stack.enter_context(set_environment(_local_environment(self._stack)))
             self._ray = _import_ray()
             self._connect(address)
-            self._probe_chunk = self._ray.remote(num_cpus=1, max_retries=0)(probe_chunk)
+            self._run = self._ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_run)
         except BaseException:
             self._stack.close()
             raise
 
     def room(self) -> int:
-        """Return how many more chunks keep every processor of the cluster busy, as many as it has now."""
+        """Return how many more tasks keep every processor of the cluster busy, as many as it has now."""
         processors = int(self._ray.cluster_resources().get("CPU", 0))
-        return max(_AHEAD * max(processors, 1) - len(self._chunks), 0)
+        return max(_AHEAD * max(processors, 1) - len(self._tasks), 0)
 
-    def submit(self, task: ChunkTask) -> None:
-        """Hand a chunk to Ray."""
-        self._chunks[self._probe_chunk.remote(task)] = task.chunk
+    def submit(self, task: AnyWorkItem) -> None:
+        """Hand a task to Ray."""
+        self._tasks[self._run.remote(task)] = task
 
-    def wait(self) -> Sequence[tuple[MapChunk, ChunkAnswer | None]]:
-        """Wait until some chunk ended, its node with it or not."""
+    def wait(self) -> Sequence[tuple[AnyWorkItem, Any]]:
+        """Wait until some task ended, its node with it or not."""
         try:
-            ready, _ = self._ray.wait(list(self._chunks), num_returns=1)
-            return [(self._chunks.pop(task), self._answer(task)) for task in ready]
+            ready, _ = self._ray.wait(list(self._tasks), num_returns=1)
+            return [(self._tasks.pop(reference), self._answer(reference)) for reference in ready]
         except (ConnectionError, self._ray.exceptions.RaySystemError) as error:
             raise UnavailableError(
                 f"the Ray cluster does not answer any more: {error}", hint="the same command goes on where it was"
@@ -118,21 +119,24 @@ class RayExecutor:
             ) from error
         self._stack.callback(self._ray.shutdown)
 
-    def _answer(self, task: Any) -> ChunkAnswer | None:
-        """Return what a task returned; None if its worker ended."""
+    def _answer(self, reference: Any) -> Any:
+        """Return what a task returned, or why it is lost."""
         exceptions = self._ray.exceptions
         try:
-            answer: ChunkAnswer = self._ray.get(task)
+            return self._ray.get(reference)
         except exceptions.WorkerCrashedError:
-            return None
+            return Lost.WORKER
         except (exceptions.NodeDiedError, exceptions.OutOfMemoryError, exceptions.ObjectLostError):
-            return ChunkAnswer(was_stopped=True)  # Ray ends a worker where others take the memory, too
+            return Lost.MACHINE  # Ray ends a worker where others take the memory, too
         except exceptions.RayError as error:
             raise LoregError(
-                f"a node of the cluster cannot probe: {_first_line(error)}",
-                hint="pip install the loreg of this machine on every node, and the package that brings the probe",
+                f"a node of the cluster cannot do it: {_first_line(error)}",
+                hint="pip install the loreg of this machine on every node, and what brings the probe or the function",
             ) from error
-        return answer
+
+
+def _run(task: WorkItem) -> Any:
+    return task.run()
 
 
 def _require_listener(address: str) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
+from msgspec.structs import replace
+
 from loreg.backend import Backend, EventStream
 from loreg.catalog import (
     Catalog,
@@ -36,6 +38,7 @@ from loreg.catalog import (
     summaries,
     tokens,
     tombstones,
+    upgrades,
     versions,
 )
 from loreg.catalog.canaries import list_all as list_canaries
@@ -93,10 +96,12 @@ from loreg.entities import (
     Namespace,
     NearDuplicates,
     NewExport,
+    NewUpgrade,
     Origin,
     Page,
     Promotion,
     Query,
+    RecordedVerdicts,
     RelatedBase,
     Relatives,
     Role,
@@ -106,6 +111,7 @@ from loreg.entities import (
     Sketch,
     TaskSummary,
     Token,
+    UpgradeVerdict,
     UpkeepAction,
     Usage,
     UsageBy,
@@ -565,7 +571,12 @@ class LocalBackend(Backend):
     def base(self, text: str) -> BaseDetails:
         with self.catalog.read(self._access) as tx:
             base = bases.find(tx, text)
-            return BaseDetails(base, derivations.list_edges(tx, base.digest), bases.count_versions(tx, base))
+            return BaseDetails(
+                base,
+                derivations.list_edges(tx, base.digest),
+                bases.count_versions(tx, base),
+                upgrades=upgrades.list_of_base(tx, base),
+            )
 
     def related_bases(self, base: BaseModel) -> tuple[RelatedBase, ...]:
         """Return the bases that an edge joins with this one, and those of its architecture; for its page."""
@@ -641,6 +652,24 @@ class LocalBackend(Backend):
         require_somewhere(self._access, Role.READ)
         with self.catalog.read(self._access) as tx:
             return derivations.shortest_path(tx, one, other)
+
+    def record_upgrade(self, upgrade: NewUpgrade) -> int:
+        from loreg.local.upgrades import validate_upgrade
+
+        require_somewhere(self._access, Role.WRITE)
+        validate_upgrade(upgrade)
+        with self.catalog.write(self._access) as tx:
+            old, new = (bases.find(tx, digest) for digest in (upgrade.old, upgrade.new))
+            return upgrades.record(tx, replace(upgrade, old=old.digest, new=new.digest))
+
+    def upgrade_verdicts(
+        self, old: str, new: str, verdict: UpgradeVerdict | None, limit: int, cursor: str | None
+    ) -> RecordedVerdicts:
+        from loreg.adapters.structure import WEIGHTS_NAME
+
+        with self.catalog.read(self._access) as tx:
+            old_base, new_base = bases.find(tx, old), bases.find(tx, new)
+            return upgrades.list_verdicts(tx, old_base, new_base, verdict, limit, cursor, weights_path=WEIGHTS_NAME)
 
     def export(self, ref: Ref, request: str) -> Manifest | None:
         with self.catalog.read(self._access) as tx:

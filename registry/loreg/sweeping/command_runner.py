@@ -1,4 +1,8 @@
-"""Run the person's own command lines, several side by side, so that none outlives the sweep that started it."""
+"""Run the person's own command lines, several side by side, so that none outlives the process that started it.
+
+Each command is in a group of processes of its own, and beside it waits one that kills the group at the end of a pipe
+whose other end only the process that started them has: it ends when that process does, however it does.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,12 @@ from loreg.errors import EvaluationError
 
 TAIL = 300  # characters of what a failed program said
 _MAX_OUTPUT = 1 << 28  # bytes
+#: Standard input is the pipe. The command itself, ``$1``, has neither the pipe nor any other input.
+_GUARDED = """\
+exec 3<&0 </dev/null
+{ read -r _; kill -KILL 0; } <&3 >/dev/null 2>&1 &
+exec 3<&- /bin/sh -c "$1"
+"""
 
 
 class CommandRunner:
@@ -57,9 +67,7 @@ class CommandRunner:
         with self._lock:
             if self._ended:
                 raise EvaluationError("the sweep was ended", hint="run it again: what was measured is kept")
-            process = subprocess.Popen(  # noqa: S602  the person's own command line
-                command, shell=True, stdin=subprocess.DEVNULL, stdout=output, stderr=messages, start_new_session=True
-            )
+            process, pipe = _start_guarded(command, output, messages)
             self._running.add(process)
         try:
             yield process
@@ -68,6 +76,23 @@ class CommandRunner:
                 self._running.remove(process)
             _kill_group(process)
             process.wait()
+            os.close(pipe)
+
+
+def _start_guarded(command: str, output: Any, messages: Any) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a shell command; return it, and the descriptor at whose end it is killed with all that it started."""
+    theirs, ours = os.pipe()
+    try:
+        process = subprocess.Popen(  # noqa: S603  the person's own command line
+            ("/bin/sh", "-c", _GUARDED, "sh", command),
+            stdin=theirs, stdout=output, stderr=messages, start_new_session=True,
+        )  # fmt: skip
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(theirs)
+    return process, ours
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

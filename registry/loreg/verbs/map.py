@@ -11,9 +11,11 @@ from msgspec.structs import replace
 from loreg.entities import MapChunk, MapOptions, MapReport, MapRun, MapSelection, Progress, Query, no_progress
 from loreg.errors import UsageError
 from loreg.fleet.chunk import ChunkTask
-from loreg.fleet.drive import Driver, Executor
+from loreg.fleet.drive import Driver
+from loreg.fleet.executor import Executor
 from loreg.fleet.processes import ProcessExecutor, usable_cpus
 from loreg.fleet.ray_tasks import RayExecutor, parse_cluster
+from loreg.fleet.worker_store import StorePlace
 from loreg.probes.probe import find_probe
 from loreg.selectors import parse_selector
 from loreg.settings import Settings
@@ -43,14 +45,13 @@ def map_probe(
     with maps.exclusive():
         wanted = MapRun(probe.name, probe.release, selection, again, options)
         run = maps.begin(wanted, reads_weights=probe.reads_weights)
-        url = (
-            settings.storage_url
-            if "://" in settings.storage_url
-            else str(Path(settings.storage_url).expanduser().resolve())
-        )
+        url = settings.storage_url
+        if "://" not in url:
+            url = str(Path(url).expanduser().resolve())
+        store = StorePlace(url, settings.storage_endpoint, elsewhere=cluster is not None)
 
         def make_task(chunk: MapChunk) -> ChunkTask:
-            return ChunkTask(chunk, name, probe.release, url, settings.storage_endpoint, options)
+            return ChunkTask(chunk, name, probe.release, store, options)
 
         with closing(_open_executor(run, processes, cluster)) as executor:
             return Driver(maps, run, probe, executor, make_task).drive(progress)
@@ -70,7 +71,7 @@ def parse_map_selection(selection: str | Sequence[str] | Query) -> MapSelection:
     return MapSelection(tuple(map(str, selectors)))
 
 
-def _open_executor(run: MapRun, processes: int | None, cluster: str | None) -> Executor:
+def _open_executor(run: MapRun, processes: int | None, cluster: str | None) -> Executor[ChunkTask]:
     left = run.versions - run.done
     if cluster is not None and left:
         return RayExecutor(cluster)

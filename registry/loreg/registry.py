@@ -726,6 +726,8 @@ class Registry:
         selection: str | Sequence[str] | Query = "*",
         *,
         profile: str = "",
+        rank: int = 0,
+        name: str = "",
         again: bool = False,
         processes: int | None = None,
         on: str = "",
@@ -740,7 +742,9 @@ class Registry:
         cluster, where this machine is a node: the nodes have the same loreg, and reach the store by themselves.
 
         A probe is ``check``, ``sketch``, ``spectra``, or one that another package brings (see ``loreg.probes.probe``).
-        ``export`` makes of each the files for the server of ``profile``, which :meth:`pull` then finds. What it says is
+        ``export`` makes of each the files for the server of ``profile``, which :meth:`pull` then finds. ``rerank``
+        makes of each what :meth:`rerank` makes at ``rank``: a version of the adapter that ``name`` says, such as
+        ``{namespace}/{name}-r8``, with the tasks and labels of its source, and left out itself. What a probe says is
         recorded for :meth:`facts`. Those of which it said something are left out, unless ``again``. Whatever is killed
         meanwhile, the next call of the same goes on; one runs at a time, else UnderWayError. Behind a server a worker
         does it for an administrator, where that worker's options say. A program that calls it must do so below
@@ -762,14 +766,21 @@ class Registry:
                     f"a worker of {self.settings.endpoint} does it, as its own options say",
                     hint="leave --processes and --on out; loreg worker --help",
                 )
-            request = {"probe": probe, "profile": profile, **selected.to_document(), "again": again}
+            request = {
+                "probe": probe,
+                "profile": profile,
+                "rank": rank,
+                "name": name,
+                **selected.to_document(),
+                "again": again,
+            }
             return self._do_by_worker(JobKind.MAP, request, MapReport, progress)
         return map_probe(
             self.context,
             self.settings,
             probe,
             selected,
-            options=MapOptions(profile),
+            options=MapOptions(profile, rank, name),
             again=again,
             processes=processes,
             on=on,

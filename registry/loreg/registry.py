@@ -869,6 +869,7 @@ class Registry:
         calibration: Path | str | None = None,
         name: str | None = None,
         dry_run: bool = False,
+        on: str = "",
         device: str = "auto",
         plot: Path | str | None = None,
         progress: Progress = no_progress,
@@ -881,8 +882,9 @@ class Registry:
         gives a number, or numbers by task. Or nothing is evaluated, and ``calibration``, a file of cross moments as
         :func:`loreg.collect_calibration` makes it, ranks the recipes by their output error; beside ``evaluate`` it is
         what ``regmean`` needs. Trials become versions of ``name``, by default ``sweep-ID``, none with ``dry_run``. The
-        same call goes on where it was ended. Raises UsageError, EvaluationError if no trial could be evaluated, and
-        what merging and pushing raise.
+        same call goes on where it was ended. ``on`` ``"ray"`` or ``"ray://HOST:6379"`` the merged adapters are sent to
+        the machines of a cluster, as for :meth:`map`, and evaluated there; a function with its code. Raises UsageError,
+        EvaluationError if no trial could be evaluated, and what merging and pushing raise.
 
         >>> def score(folder):
         ...     return {"qa": 0.5}
@@ -902,6 +904,7 @@ class Registry:
             calibration=os.fspath(calibration) if calibration is not None else None,
             name=name,
             dry_run=dry_run,
+            on=on,
             device=device,
             plot=plot,
             progress=progress,
@@ -912,18 +915,21 @@ class Registry:
         sweep: str,
         *,
         budget: int | None = None,
+        on: str | None = None,
         device: str = "auto",
         plot: Path | str | None = None,
         progress: Progress = no_progress,
     ) -> SweepResult:
         """Go on with the sweep of that ID, as it was asked for; a larger ``budget`` lets it try more.
 
+        Trials are evaluated where they were, or ``on`` another cluster, or ``""`` on this machine.
+
         What was evaluated before is not evaluated again. Raises NotFoundError if there is none, UsageError if it
         evaluated with a function that only its own process had.
         """
         from loreg.verbs.sweep import resume_sweep
 
-        return resume_sweep(self.context, sweep, budget=budget, device=device, plot=plot, progress=progress)
+        return resume_sweep(self.context, sweep, budget=budget, on=on, device=device, plot=plot, progress=progress)
 
     def bake(
         self,

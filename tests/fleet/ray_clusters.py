@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ TOKEN = "0123456789abcdef" * 4
 
 
 _NODE = {"node_ip_address": "127.0.0.1", "object_store_memory": 100 << 20, "include_dashboard": False}
+
+
+def on_ray(test: Any) -> Any:
+    """Mark a test that starts a cluster, which takes a quarter of a minute."""
+    needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs pip install 'loreg[ray]'")
+    return pytest.mark.slow(needs_ray(test))
 
 
 @contextlib.contextmanager

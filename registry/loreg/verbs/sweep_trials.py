@@ -59,6 +59,11 @@ class TrialBook:
         return Journal(sweeps_folder(self.context.base_cache) / self.identity)
 
     @property
+    def base_folder(self) -> Path | None:
+        """Where the base model lies."""
+        return Path(self.base).expanduser() if self.base else None
+
+    @property
     def full_rank(self) -> int:
         """The ranks of all sources together: what a weighted sum needs where they share nothing."""
         ranks = ([module.rank for module in s.structure.modules.values() if module.shape] for s in self.opened)

@@ -194,7 +194,7 @@ def test_the_command_that_shows_a_base_names_its_upgrades(local: Loreg, tmp_path
     assert "2 of 10 tensors" in shown
 
 
-def said(registry: Registry, tmp_path: Path, old: Path, new: Path) -> NewUpgrade:
+def new_upgrade(registry: Registry, tmp_path: Path, old: Path, new: Path) -> NewUpgrade:
     """What a client may say of one version."""
     registry.push(train(tmp_path / "adapter", 1), "team/a", base=old)
     added = registry.bases.add(new, ["org/new"]).base
@@ -209,7 +209,7 @@ def said(registry: Registry, tmp_path: Path, old: Path, new: Path) -> NewUpgrade
 def test_losses_that_were_measured_stay_when_it_is_asked_again_without_texts(
     registry: Registry, tmp_path: Path, old: Path, new: Path
 ):
-    upgrade = said(registry, tmp_path, old, new)
+    upgrade = new_upgrade(registry, tmp_path, old, new)
     assert registry.context.backend.record_upgrade(upgrade) == 1
     report = registry.upgrade_base(old, new)
     (row,) = registry.bases.upgrade_verdicts(upgrade.old, upgrade.new)

@@ -1,8 +1,9 @@
 """Measure a probe over many versions beside a bare loop, and prove that kills leave nothing out and nothing twice.
 
-The adapters are synthetic: twelve modules of rank 4. ``--versions`` of them lie in a SQLite catalog and a folder, or
-with ``--postgres`` in the PostgreSQL that the tests run. A bare loop reads the same files and calls the same function
-in as many processes, without a catalog. With ``--ray`` also on a Ray of two nodes on loopback. Prints Markdown.
+``--versions`` small adapters (benchmarks/real_adapters.py) lie in a folder and a SQLite catalog, or with ``--postgres``
+in the PostgreSQL that the tests run, there beside ``--others`` adapters without files. A bare loop reads the same files
+and calls the same function in as many processes, without a catalog. With ``--ray`` also on a Ray of two nodes on
+loopback. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import multiprocessing
+import os
 import random
 import statistics
 import sys
@@ -23,10 +25,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-from safetensors.numpy import save
-from sqlalchemy import create_engine, insert, text
+from filling import fill as fill_others
+from real_adapters import GROUPS, NAMES, Files, fill
+from sqlalchemy import create_engine, text
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -34,102 +36,43 @@ from fleet import ray_clusters
 from fleet.conftest import list_writes, record_writes
 from loreg import Registry, connect
 from loreg.adapters.structure import read_remote_structure
-from loreg.catalog import Catalog, schema
+from loreg.catalog import Catalog
 from loreg.probes.adapter import ProbedAdapter
 from loreg.probes.probe import find_probe
-from services import postgres_server
+from services import SECRET_KEY, postgres_server
 
-NAMES = ("adapter_config.json", "adapter_model.safetensors")
-_CONFIG = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
 _HEADER = 64 * 1024
 _PROCESSES = 2
-_AT = "2026-01-01 00:00:00+00:00"
-
-Files = tuple[Path, Path]
+_MEASURED, _ALL = "group0/*", "group*/*"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--versions", type=int, default=10_000)
+    parser.add_argument("--versions", type=int, default=20_000)
+    parser.add_argument("--others", type=int, default=0, metavar="ADAPTERS")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kill-every", type=float, default=4.0, metavar="SECONDS")
     parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--ray", action="store_true")
     options = parser.parse_args()
+    if options.others and not options.postgres:
+        parser.error("--others needs --postgres")
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loreg-fleet-")))
         url = stack.enter_context(postgres_server()) if options.postgres else f"sqlite:///{folder}/catalog.db"
+        catalog = Catalog(url)
+        catalog.upgrade()
+        catalog.close()
+        others = fill_others(url, options.others) if options.others else 0
         files = fill(url, folder / "store", options.versions)
+        print(f"{len(files):,} versions with files beside {others:,} without\n", flush=True)
         registry = stack.enter_context(connect(database_url=url, storage_url=str(folder / "store"), author="bench"))
         cluster = stack.enter_context(ray_clusters.two_nodes()) if options.ray else None
-        print_throughput(registry, files, options.rounds, cluster)
+        if options.rounds:
+            print_throughput(registry, files[: len(files) // GROUPS], options.rounds, cluster)
         print_proof(registry, url, options.kill_every, cluster)
-
-
-def fill(url: str, store: Path, count: int) -> list[Files]:
-    """Write the files of ``count`` versions and the rows that a push would have written; return the paths."""
-    catalog = Catalog(url)
-    catalog.upgrade()
-    catalog.close()
-    config = write_blob(store, json.dumps(_CONFIG).encode())
-    weights = [write_blob(store, make_weights(seed)) for seed in range(count)]
-    sizes = {path.name: path.stat().st_size for path in (config, *weights)}
-    ids = range(1, count + 1)
-    rows: list[tuple[Any, list[dict[str, object]]]] = [
-        (schema.adapter_table, [{"id": i, "namespace": "team", "name": f"a{i}", "created_at": now()} for i in ids]),
-        (schema.blob_table, [{"digest": digest, "size": size} for digest, size in sizes.items()]),
-        (schema.version_table, [version_row(i, sizes[path.name]) for i, path in zip(ids, weights, strict=True)]),
-        (
-            schema.file_table,
-            [
-                {"version_id": i, "path": name, "digest": path.name, "size": sizes[path.name]}
-                for i, path in zip(ids, weights, strict=True)
-                for name, path in zip(NAMES, (config, path), strict=True)
-            ],
-        ),
-    ]
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    with engine.begin() as connection:
-        for table, values in rows:
-            connection.execute(insert(table), values)
-    record_writes(engine)
-    engine.dispose()
-    return [(config, path) for path in weights]
-
-
-def now() -> Any:
-    from datetime import datetime
-
-    return datetime.fromisoformat(_AT)
-
-
-def version_row(i: int, size: int) -> dict[str, object]:
-    return {
-        "id": i, "adapter_id": i, "number": 1, "digest": f"{i:064x}", "base_hint": "", "variant": "lora",
-        "task_type": "", "rank_min": 4, "rank_max": 4, "alpha": 8.0, "parameters": 1, "bytes": size, "dtype": "F32",
-        "author": "bench", "message": "", "card": "", "created_at": now(),
-    }  # fmt: skip
-
-
-def make_weights(seed: int) -> bytes:
-    generator = np.random.default_rng(seed)
-    tensors = {
-        f"base_model.model.model.layers.{layer}.self_attn.{module}.lora_{part}.weight": generator.standard_normal(
-            (4, 128) if part == "A" else (128, 4), np.float32
-        )
-        for layer in range(6)
-        for module in ("q_proj", "v_proj")
-        for part in "AB"
-    }
-    return bytes(save(tensors))
-
-
-def write_blob(store: Path, content: bytes) -> Path:
-    digest = hashlib.sha256(content).hexdigest()
-    path = store / "sha256" / digest[:2] / digest
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
+        if cluster is not None:
+            print_exposure(cluster, SECRET_KEY, url, ray_clusters.TOKEN)
 
 
 def read_bare(files: Files) -> None:
@@ -171,7 +114,7 @@ def bare_loop(name: str, files: list[Files]) -> float:
 
 def mapped(registry: Registry, probe: str, **options: Any) -> Callable[[], float]:
     def measure() -> float:
-        report = registry.map(probe, again=True, **options)
+        report = registry.map(probe, _MEASURED, again=True, **options)
         assert report.ok
         return report.recorded / report.seconds
 
@@ -180,7 +123,7 @@ def mapped(registry: Registry, probe: str, **options: Any) -> Callable[[], float
 
 def print_throughput(registry: Registry, files: list[Files], rounds: int, cluster: Any) -> None:
     """Print versions a second, the medians of rounds in which everything is measured in turn."""
-    print(f"{len(files):,} versions, {_PROCESSES} processes, medians of {rounds} rounds\n")
+    print(f"{len(files):,} of them, {_PROCESSES} processes, medians of {rounds} rounds\n")
     print("| probe | how | versions a second | of read + function | of reads |\n| --- | --- | --: | --: | --: |")
     for probe in ("check", "spectra"):
         ways = {
@@ -201,19 +144,18 @@ def print_throughput(registry: Registry, files: list[Files], rounds: int, cluste
 
 
 @contextlib.contextmanager
-def killing(interval: float, kill: Callable[[], None]) -> Iterator[list[float]]:
-    """Call ``kill`` again and again until the context ends; yields when it was called."""
-    stop, times = threading.Event(), [0.0][:0]
+def repeating(interval: float, call: Callable[[], object]) -> Iterator[list[Any]]:
+    """Call again and again until the context ends; yields what the calls returned."""
+    stop, returned = threading.Event(), list[Any]()
 
     def run() -> None:
         while not stop.wait(interval):
-            kill()
-            times.append(time.monotonic())
+            returned.append(call())
 
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        yield times
+        yield returned
     finally:
         stop.set()
         thread.join()
@@ -232,9 +174,12 @@ def kill_node(cluster: Any) -> None:
 
 
 def print_proof(registry: Registry, url: str, interval: float, cluster: Any) -> None:
-    """Print, with and without kills, how many facts there are, how often each was written, and a digest of all."""
-    print("\n| run | kills | begun once more | facts | missing | written twice | digest of all |")
-    print("| --- | --: | --: | --: | --: | --: | --- |")
+    """Print, with and without kills, how many facts there are, how often each was written, and a digest of all.
+
+    The memory is that of the process that drives, at each fifth of the time, in MB.
+    """
+    print("\n| run | seconds | kills | begun once more | facts | missing | written twice | digest of all | memory |")
+    print("| --- | --: | --: | --: | --: | --: | --: | --- | --- |")
     runs: dict[str, tuple[dict[str, Any], Callable[[], None] | None]] = {
         "one process": ({"processes": 1}, None),
         "processes": ({"processes": _PROCESSES}, kill_worker),
@@ -242,12 +187,14 @@ def print_proof(registry: Registry, url: str, interval: float, cluster: Any) -> 
     if cluster is not None:
         runs["Ray, two nodes"] = ({"on": f"ray://{cluster.address}"}, lambda: kill_node(cluster))
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    record_writes(engine)
     for name, (options, kill) in runs.items():
         with engine.begin() as connection:
             for table in ("facts", "findings", "writes"):
                 connection.execute(text(f"DELETE FROM {table}"))
-        with killing(interval, kill) if kill else contextlib.nullcontext([]) as times:
-            report = registry.map("spectra", **options)
+        killing = repeating(interval, kill) if kill else contextlib.nullcontext([])
+        with killing as kills, repeating(0.5, lambda: psutil.Process().memory_info().rss >> 20) as memory:
+            report = registry.map("spectra", _ALL, **options)
         writes = list_writes(engine)
         with engine.begin() as connection:
             query = "SELECT version_id, value FROM facts WHERE error = '' ORDER BY version_id"
@@ -255,11 +202,25 @@ def print_proof(registry: Registry, url: str, interval: float, cluster: Any) -> 
                      connection.execute(text(query))]  # fmt: skip
         digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
         missing, twice = report.run.versions - len(facts), len(writes) - len(set(writes))
+        fifths = " ".join(str(memory[len(memory) * i // 5]) for i in range(1, 5)) + f" {memory[-1]}"
         print(
-            f"| {name} | {len(times)} | {report.retries} | {len(facts):,} | {missing} | {twice} | {digest} |",
+            f"| {name} | {report.seconds:.0f} | {len(kills)} | {report.retries} | {len(facts):,} | {missing} | {twice} "
+            f"| {digest} | {fifths} |",
             flush=True,
         )
     engine.dispose()
+
+
+def print_exposure(cluster: Any, *secrets: str) -> None:
+    """Print at which addresses the processes of this one listen, and where in Ray's state and files a secret is."""
+    import ray
+
+    with contextlib.redirect_stderr(None):
+        ray.init(cluster.address, log_to_driver=False)
+    print(f"\nlistening at: {', '.join(sorted(ray_clusters.listening_addresses()))}")
+    print(f"secrets in Ray's state: {ray_clusters.state_with(*secrets)}")
+    print(f"secrets in Ray's files: {ray_clusters.files_with(os.environ['RAY_TMPDIR'], *secrets)}")
+    ray.shutdown()
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ import click
 
 from loreg.byte_sizes import format_size
 from loreg_cli.merge_options import PATH, device_option, initial_option, method_options, rank_options
-from loreg_cli.options import format_option, open_registry
+from loreg_cli.options import format_option, on_option, open_registry
 from loreg_cli.output import echo, print_json, warn
 from loreg_cli.progress import progress_bar
-from loreg_cli.remote_jobs import do_remotely, remote_option
+from loreg_cli.remote_jobs import do_remotely, refuse_remote_on, remote_option
 
 if TYPE_CHECKING:
     from loreg.entities import BakeResult
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @initial_option
 @rank_options
 @device_option
+@on_option
 @remote_option
 @format_option
 def bake(
@@ -42,16 +43,20 @@ def bake(
     initial: tuple[str, ...],
     rank: dict[str, object] | None,
     device: str,
+    on: str,
     remote: bool,
     format_: str,
 ) -> None:
     """Write adapters and their base as one model, shard by shard. The same command goes on where it was stopped.
+
+    With --on the shards are written by the machines of a cluster, in folders that all of them have.
 
     \b
     loreg bake team/news:prod --base ./models/llama --to ./llama-news
     loreg bake team/news team/movies --base ./llama --weights 0.7,0.3 --to ./blend
     """
     if remote:
+        refuse_remote_on(on)
         arguments = {"sources": sources, "base": str(base), "name": str(folder), "rank": rank, "initial": initial}
         flags = {"dtype": dtype, "verify": verify, "allow_derived": allow_derived}
         done = do_remotely("bake", {**how, **arguments, **flags})
@@ -71,6 +76,7 @@ def bake(
             dtype=dtype,
             verify=verify,
             device=device,
+            on=on,
             progress=progress,
         )
     for text in result.notes:

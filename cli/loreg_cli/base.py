@@ -14,7 +14,7 @@ from loreg_cli.progress import progress_bar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loreg.entities import BaseAttachment, BaseEdge, BaseModel
+    from loreg.entities import BaseAttachment, BaseEdge, BaseModel, BaseUpgrade
 
 
 _MAX_SHOWN = 10  # refs, or reasons
@@ -134,7 +134,7 @@ def ls(limit: int, cursor: str | None, format_: str) -> None:
 @wide_options
 @format_option
 def show(name: str, format_: str) -> None:
-    """All that is known of a base: its digests, names, and what it came from.
+    """All that is known of a base: its digests, names, what it came from, and its upgrades.
 
     \b
     loreg base show llama
@@ -163,6 +163,9 @@ def show(name: str, format_: str) -> None:
             [_edge_row(edge) for edge in details.edges],
             prose=["HOW", "KNOWN"],
         )
+    if details.upgrades:
+        click.echo()
+        print_table(["UPGRADE FROM", "TO", "CHANGED", "BY", "ON"], list(map(_upgrade_row, details.upgrades)))
 
 
 @base.command("match")
@@ -248,8 +251,9 @@ def upgrade(
 ) -> None:
     """What an upgrade from OLD to NEW means for the adapters of OLD: move exactly, copy, or train again.
 
-    Folders of the models are compared by weights, names or digests that the registry knows by digests alone. Exit code
-    5 if some must be trained again or are not known, 1 if something could not be read or moved.
+    Folders of the models are compared by weights, names or digests that the registry knows by digests alone. The
+    verdicts are kept if it knows both: base show names the upgrade, which has a page. Exit code 5 if some must be
+    trained again or are not known, 1 if something could not be read or moved.
 
     \b
     loreg base upgrade ./llama ./llama-2
@@ -314,3 +318,10 @@ def _edge_row(edge: BaseEdge) -> tuple[str, ...]:
     detail = " ".join(f"{name} {value}" for name, value in edge.detail.items())
     known_by = "verified" if edge.verified else f"declared by {edge.author}"
     return edge.child[:12], edge.kind, edge.parent[:12], detail, known_by
+
+
+def _upgrade_row(upgrade: BaseUpgrade) -> tuple[str, ...]:
+    changed = f"{upgrade.changed:,} of {upgrade.tensors:,} tensors"
+    share = "" if upgrade.change is None else f", by {100 * upgrade.change:.3g} %"
+    titles = (upgrade.old.title, upgrade.new.title)
+    return *titles, f"{changed}{share}", upgrade.author, f"{upgrade.at:%Y-%m-%d}"

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from loreg.entities import AdapterUpgrade, ProbeLoss, UpgradeReport
 
 _FAILED, _LEFT = 1, 5  # exit codes
-_VERDICTS = {"exact": "moves exactly", "copy": "copy, expect loss", "retrain": "train again", "unknown": "not known"}
 _MAX_OTHERS = 5  # versions of other bases that are named
 
 
@@ -44,8 +43,8 @@ def print_upgrade(report: UpgradeReport, format_: str) -> int:
 def _print_table(report: UpgradeReport) -> None:
     amount = f", by {100 * report.change:.3g} % of their norm" if report.change is not None else ""
     echo(f"{report.old.title} → {report.new.title}: {report.changed:,} of {report.tensors:,} tensors changed{amount}")
-    counts = Counter(str(adapter.verdict) for adapter in report.adapters)
-    echo(", ".join(f"{counts[verdict]:,} {words}" for verdict, words in _VERDICTS.items() if counts[verdict]))
+    counts = Counter(adapter.verdict for adapter in report.adapters)
+    echo(", ".join(f"{count:,} {verdict.in_words}" for verdict, count in counts.items()))
     if not report.adapters:
         return
     columns = ["VERDICT", "ADAPTER", "CHANGED", "READS", "WRITES", "TAKEN IN"]
@@ -71,7 +70,7 @@ def _print_table(report: UpgradeReport) -> None:
 def _figures(adapter: AdapterUpgrade) -> tuple[str, ...]:
     shares = (adapter.read, adapter.written, adapter.overlap)
     return (
-        _VERDICTS[adapter.verdict],
+        adapter.verdict.in_words,
         adapter.version.ref,
         f"{adapter.changed} of {adapter.tensors}",
         *("–" if share is None else f"{100 * share:.3g} %" for share in shares),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loreg_cli.conditions import condition_options, read_selection
-from loreg_cli.options import format_option, open_registry, wide_options
+from loreg_cli.options import format_option, on_option, open_registry, wide_options
 from loreg_cli.output import echo, print_json, print_table, warn
 from loreg_cli.progress import progress_bar
 
@@ -21,14 +21,20 @@ _FAILED = 5
 @click.argument("probe")
 @click.argument("selectors", metavar="[SELECTOR]...", nargs=-1)
 @condition_options
-@click.option("--again", is_flag=True, help="Also versions of which this release of the probe said something.")
-@click.option("--processes", type=int, metavar="N", help="How many at once; default: as many as processors.")
-@click.option("--on", default="", metavar="ray[://HOST]", help="As tasks on Ray: started here, or a cluster.")
+@click.option("--profile", default="", metavar="SERVER", help="Of export: vllm, sglang, vllm:max_lora_rank=64.")
+@click.option("--rank", type=int, default=0, metavar="N", help="Of rerank: the rank of the new versions.")
+@click.option("--name", default="", metavar="TEMPLATE", help="Of rerank: what they are called.")
+@click.option("--again", is_flag=True, help="Also versions of which it said something.")
+@click.option("--processes", type=int, metavar="N", help="How many at once. Default: one a processor.")
+@on_option
 @wide_options
 @format_option
 def map(  # noqa: A001  a command is called as it is typed
     probe: str,
     selectors: tuple[str, ...],
+    profile: str,
+    rank: int,
+    name: str,
     again: bool,
     processes: int | None,
     on: str,
@@ -41,18 +47,31 @@ def map(  # noqa: A001  a command is called as it is typed
     search for, and it is over what loreg search finds.
 
     Probes: check (which rules hold in every server, by the header alone), sketch (what identify finds by), spectra
-    (singular values), and those of other packages. Versions of which it said something are left out. Ctrl-C or a kill
-    loses nothing: the same command goes on. Exit code 5 if it could say nothing of some. quiet prints those.
+    (singular values), export (the files for a server, which pull --profile finds), rerank (new versions at another
+    rank), and those of other packages.
+    Versions of which it said something are left out. Ctrl-C or a kill loses nothing: the same command goes on. Exit
+    code 5 if it could say nothing of some. quiet prints those.
 
     \b
     loreg map check
     loreg map spectra 'team/*:prod' --processes 4
     loreg map spectra --task qa --base org/tiny
-    loreg map spectra --on ray://10.0.0.1:6379
+    loreg map export --profile vllm --on ray://10.0.0.1:6379
+    loreg map rerank 'team/*:prod' --rank 8 --name '{namespace}/{name}-r8'
     """
     selection = read_selection(selectors, conditions) or "*"
     with progress_bar() as progress:
-        report = open_registry().map(probe, selection, again=again, processes=processes, on=on, progress=progress)
+        report = open_registry().map(
+            probe,
+            selection,
+            profile=profile,
+            rank=rank,
+            name=name,
+            again=again,
+            processes=processes,
+            on=on,
+            progress=progress,
+        )
     if format_ == "json":
         print_json(report, ok=report.ok)
     elif format_ == "quiet":
@@ -76,6 +95,6 @@ def _print_report(report: MapReport) -> None:
     if report.failed_count:
         echo(f"{report.failed_count:,} could not be read")
     if report.retries:
-        warn(f"{report.retries:,} times a worker ended, and what it had was begun once more")
+        warn(f"{report.retries:,} times a worker ended, or what it made was collected; that was begun once more")
     if report.gone:
         warn(f"{report.gone:,} versions were deleted meanwhile")

@@ -20,10 +20,10 @@ from loreg_cli.merge_options import (
     rank_options,
     require_one_output,
 )
-from loreg_cli.options import Metadata, format_option, open_registry, wide_options
+from loreg_cli.options import Metadata, format_option, on_option, open_registry, wide_options
 from loreg_cli.output import echo, print_json, print_pushed, warn
 from loreg_cli.progress import progress_bar
-from loreg_cli.remote_jobs import do_remotely, remote_option
+from loreg_cli.remote_jobs import do_remotely, refuse_remote_on, remote_option
 
 if TYPE_CHECKING:
     from loreg.entities import MergeResult
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @rank_options
 @output_options
 @device_option
+@on_option
 @plot_option
 @remote_option
 @wide_options
@@ -57,6 +58,7 @@ def merge(
     folder: Path | None,
     dry_run: bool,
     device: str,
+    on: str,
     plot: Path | None,
     remote: bool,
     format_: str,
@@ -85,6 +87,7 @@ def merge(
         raise click.UsageError("expected refs or folders to merge, or --recipe FILE.toml")
     require_one_output(name, folder, dry_run, metadata)
     if remote:
+        refuse_remote_on(on)
         _do_remotely("merge", {**how, "calibration": calibration, "name": name, "plot": plot, **metadata}, format_)
         return
     from loreg.requests import read_request
@@ -100,6 +103,7 @@ def merge(
             metadata=request.metadata,
             folder=folder,
             device=device,
+            on=on,
             plot=plot,
             progress=progress,
         )
@@ -112,6 +116,7 @@ def merge(
 @rank_options
 @output_options
 @device_option
+@on_option
 @plot_option
 @remote_option
 @wide_options
@@ -124,6 +129,7 @@ def rerank(
     folder: Path | None,
     dry_run: bool,
     device: str,
+    on: str,
     plot: Path | None,
     remote: bool,
     format_: str,
@@ -139,6 +145,7 @@ def rerank(
         raise click.UsageError("expected one of --rank, --energy, --tolerance, --budget and --fit")
     require_one_output(name, folder, dry_run, metadata)
     if remote:
+        refuse_remote_on(on)
         request = {"source": source, "rank": rank, "calibration": calibration, "name": name, "plot": plot, **metadata}
         _do_remotely("rerank", request, format_)
         return
@@ -152,6 +159,7 @@ def rerank(
             name=name,
             folder=folder,
             device=device,
+            on=on,
             plot=plot,
             progress=progress,
             metadata=VersionMetadata(**metadata),

@@ -63,7 +63,9 @@ def method_options(command: Command) -> Command:
     @click.option("--weights", metavar="W,W,…", help="One a source: 0.7,0.3. Default: 1 each.")
     @click.option("--method", metavar="METHOD", help="See loreg methods. Default: linear.")
     @click.option("--density", type=float, metavar="D", help="Share of entries kept, if it drops some.")
-    @click.option("--seed", type=int, metavar="N", help="For methods that draw.")
+    @click.option(
+        "--seed", type=int, metavar="N", hidden=True, help="For methods that draw: the same as --param seed=N."
+    )
     @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="Any parameter of the method.")
     @click.option("--weights-for", multiple=True, metavar="PATTERN=W,W,…", help="For some modules, e.g. 'mlp.*=1,0'.")
     @click.option("--lambda", "scale", type=float, metavar="λ", help="Multiply the merged delta.")

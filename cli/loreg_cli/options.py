@@ -29,6 +29,11 @@ def read_settings() -> Settings:
     return settings
 
 
+on_option = click.option(
+    "--on", default="", metavar="ray[://HOST]", help="As tasks on Ray: started here, or a cluster."
+)
+
+
 def open_registry() -> Registry:
     """Open the registry of the settings in force; it is closed when the command ends."""
     from loreg.registry import Registry

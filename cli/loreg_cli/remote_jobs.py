@@ -28,3 +28,9 @@ def do_remotely(kind: str, request: dict[str, object]) -> Job:
     for text in done.result.get("notes", ()):
         warn(text)
     return done
+
+
+def refuse_remote_on(on: str) -> None:
+    """Raise a usage error if a cluster is named beside --remote."""
+    if on:
+        raise click.UsageError("--remote lets a worker do it, where that worker's own --on says: leave --on out")

@@ -32,7 +32,7 @@ from loreg_cli.output import echo
     help="A place that loreg backup may name through a server; may be repeated. [env: LOREG_BACKUP_TO, with spaces]",
 )
 @webhook_network_option
-@click.option("--on", default="", metavar="ray://HOST", help="Where maps run; default: in processes of this machine.")
+@click.option("--on", default="", metavar="ray://HOST", help="Where maps, merges and bakes run; else here.")
 @click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda or auto.")
 @click.option("--until-idle", is_flag=True, help="Leave when there is no job.")
 def worker(

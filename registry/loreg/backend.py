@@ -43,15 +43,18 @@ from loreg.entities import (
     MetricVocabulary,
     Namespace,
     NearDuplicates,
+    NewUpgrade,
     Page,
     Promotion,
     Query,
+    RecordedVerdicts,
     SearchPage,
     SearchWords,
     Selection,
     Sketch,
     TaskSummary,
     Token,
+    UpgradeVerdict,
     Usage,
     UsageBy,
     Version,
@@ -383,6 +386,23 @@ class Backend(Protocol):
 
     def base_path(self, one: str, other: str) -> tuple[BaseEdge, ...]:
         """Return the fewest edges that lead from one base to the other, both by digest; empty if none do."""
+        ...
+
+    def record_upgrade(self, upgrade: NewUpgrade) -> int:
+        """Record verdicts on versions of a base for its upgrade, up to 100; return of how many versions.
+
+        Both bases are recorded. Of versions that are not there, not on the old base or where the caller may not write,
+        nothing is recorded. Raises UsageError for figures that cannot be.
+        """
+        ...
+
+    def upgrade_verdicts(
+        self, old: str, new: str, verdict: UpgradeVerdict | None, limit: int, cursor: str | None
+    ) -> RecordedVerdicts:
+        """Return a page of the verdicts of an upgrade, of one kind or of all, those that move exactly first.
+
+        Of versions that the caller may read and that are not yanked. Bases are named as :meth:`base` takes them.
+        """
         ...
 
     def export(self, ref: Ref, request: str) -> Manifest | None:

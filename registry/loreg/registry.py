@@ -51,6 +51,7 @@ from loreg.entities import (
     JobKind,
     KeptAdapter,
     LineageEdge,
+    MapOptions,
     MapReport,
     MergeOptions,
     MergePreview,
@@ -497,6 +498,7 @@ class Registry:
         metadata: VersionMetadata = VersionMetadata(),
         folder: Path | str | None = None,
         device: str = "auto",
+        on: str = "",
         plot: Path | str | None = None,
         progress: Progress = no_progress,
     ) -> MergeResult:
@@ -505,7 +507,9 @@ class Registry:
         Pushed as the next version of ``name`` with ``metadata``, or written to the new ``folder``; with neither, only
         certified. A folder that holds this very merge is left as it is. ``base`` is the path of the model that DoRA
         needs, ``calibration`` the cross moments that ``regmean`` needs, ``device`` cpu, cuda or auto, ``plot`` a PNG to
-        draw. Raises UsageError, MergeError and what pushing and pulling raise; then nothing is written.
+        draw. ``on`` a cluster, as in :meth:`map`, one of its machines merges, with cuda one that has a GPU; the
+        adapters travel to it. Raises UsageError, MergeError and what pushing and pulling raise; then nothing is
+        written.
 
         >>> merged = registry.merge(["./science", "./history"], MergeOptions([0.5, 0.5]), name="team/both")
         >>> merged.pushed.version.ref, merged.pushed.version.facts.rank_max
@@ -523,6 +527,7 @@ class Registry:
             base=base,
             calibration=calibration,
             device=device,
+            on=on,
             name=name,
             metadata=metadata,
             folder=folder,
@@ -592,6 +597,7 @@ class Registry:
         metadata: VersionMetadata = VersionMetadata(),
         folder: Path | str | None = None,
         device: str = "auto",
+        on: str = "",
         plot: Path | str | None = None,
         progress: Progress = no_progress,
     ) -> MergeResult:
@@ -613,6 +619,7 @@ class Registry:
             base=base,
             calibration=calibration,
             device=device,
+            on=on,
             name=name,
             metadata=metadata,
             folder=folder,
@@ -718,6 +725,9 @@ class Registry:
         probe: str,
         selection: str | Sequence[str] | Query = "*",
         *,
+        profile: str = "",
+        rank: int = 0,
+        name: str = "",
         again: bool = False,
         processes: int | None = None,
         on: str = "",
@@ -732,10 +742,13 @@ class Registry:
         cluster, where this machine is a node: the nodes have the same loreg, and reach the store by themselves.
 
         A probe is ``check``, ``sketch``, ``spectra``, or one that another package brings (see ``loreg.probes.probe``).
-        What it says is recorded for :meth:`facts`. Those of which it said something are left out, unless ``again``.
-        Whatever is killed meanwhile, the next call of the same goes on; one runs at a time, else UnderWayError. Behind
-        a server a worker does it for an administrator, where that worker's options say. A program that calls it must
-        do so below ``if __name__ == "__main__":``.
+        ``export`` makes of each the files for the server of ``profile``, which :meth:`pull` then finds. ``rerank``
+        makes of each what :meth:`rerank` makes at ``rank``: a version of the adapter that ``name`` says, such as
+        ``{namespace}/{name}-r8``, with the tasks and labels of its source, and left out itself. What a probe says is
+        recorded for :meth:`facts`. Those of which it said something are left out, unless ``again``. Whatever is killed
+        meanwhile, the next call of the same goes on; one runs at a time, else UnderWayError. Behind a server a worker
+        does it for an administrator, where that worker's options say. A program that calls it must do so below
+        ``if __name__ == "__main__":``.
 
         >>> pushed = registry.push("./science", "team/science")
         >>> registry.map("check").run.versions  # the push checked it
@@ -753,10 +766,25 @@ class Registry:
                     f"a worker of {self.settings.endpoint} does it, as its own options say",
                     hint="leave --processes and --on out; loreg worker --help",
                 )
-            request = {"probe": probe, **selected.to_document(), "again": again}
+            request = {
+                "probe": probe,
+                "profile": profile,
+                "rank": rank,
+                "name": name,
+                **selected.to_document(),
+                "again": again,
+            }
             return self._do_by_worker(JobKind.MAP, request, MapReport, progress)
         return map_probe(
-            self.context, self.settings, probe, selected, again=again, processes=processes, on=on, progress=progress
+            self.context,
+            self.settings,
+            probe,
+            selected,
+            options=MapOptions(profile, rank, name),
+            again=again,
+            processes=processes,
+            on=on,
+            progress=progress,
         )
 
     def near_duplicates(self, pattern: str = "*") -> tuple[NearDuplicates, ...]:
@@ -914,6 +942,7 @@ class Registry:
         verify: bool = False,
         start_over: bool = False,
         device: str = "auto",
+        on: str = "",
         progress: Progress = no_progress,
     ) -> BakeResult:
         """Write the model at the path ``base`` with the refs or folders ``sources`` added to it, to the new ``folder``.
@@ -922,8 +951,9 @@ class Registry:
         ``dtype`` (float64, float32, float16, bfloat16); DoRA is exact. Another method, a rank or initial adapters
         merge first, as :meth:`merge` does. The same call goes on where an interrupted one stopped, and leaves a
         ``folder`` that holds this very model as it is; ``start_over`` removes what an interrupted call with other
-        arguments left. ``verify`` computes a sample of tensors again and compares,
-        also in a ``folder`` that was baked before.
+        arguments left. ``verify`` computes a sample of tensors again and compares, also in a ``folder`` that was baked
+        before. ``on`` a cluster, as in :meth:`map`, each shard is written by one of its machines, which all have
+        ``base`` and ``folder`` at the same path.
 
         Raises UsageError, ConflictError if ``folder`` holds anything else, CheckFailedError for a base that does not
         fit (``allow_derived`` takes one that is known to come from the right one), MergeError for what cannot be
@@ -945,6 +975,7 @@ class Registry:
             verify=verify,
             start_over=start_over,
             device=device,
+            on=on,
             progress=progress,
         )
 
@@ -1047,7 +1078,8 @@ class Registry:
         from, and no metric; ``also`` names others, adapter by adapter. A second call finds them there.
 
         ``probe_set`` has texts, as JSON Lines with ``task`` and ``text`` or as one plain file, on which the losses
-        before and after are measured. Raises UsageError, NotFoundError where no version is of that base, and what
+        before and after are measured. The verdicts are kept if the registry knows both bases:
+        ``bases.upgrade_verdicts`` has them. Raises UsageError, NotFoundError where no version is of that base, and what
         opening a base raises; what cannot be read or moved is named in the report.
 
         >>> pushed = registry.push("./science", "team/science", base="./base")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from loreg.entities import BaseModel, Commit, LineageEdge, Sketch, Token, Version, Webhook
+from loreg.entities import BaseModel, Commit, LineageEdge, NewUpgrade, Sketch, Token, Version, Webhook
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,13 @@ class BaseRelationRequest:
     parent: str
     kind: str
     detail: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UpgradeRequest:
+    """Verdicts on versions of a base for its upgrade, to be recorded."""
+
+    upgrade: NewUpgrade
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,19 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from loreg.entities import (
     CatalogSnapshot,
+    Commit,
     Garbage,
     GarbageClaim,
     GarbageCount,
     MapChunk,
     MapRun,
     MarkedGarbage,
+    NewExport,
     NewFacts,
     Owners,
     PruneDecision,
@@ -54,10 +57,17 @@ class Maps(Protocol):
         """Claim up to ``limit`` chunks that nobody is at; none if all are done or claimed."""
         ...
 
-    def finish(self, chunk: MapChunk, facts: Mapping[int, NewFacts]) -> int | None:
-        """Record what the probe says of the versions of a chunk, by id, and the chunk as done, at once.
+    def finish(
+        self,
+        chunk: MapChunk,
+        facts: Mapping[int, NewFacts],
+        made: Mapping[int, NewExport | Commit] = MappingProxyType({}),
+    ) -> Mapping[int, NewFacts] | None:
+        """Record what the probe says of the versions of a chunk, by id, what it made of them, and the chunk as done.
 
-        Return for how many, which may be deleted by now; None, with nothing recorded, if another claimed it since.
+        All at once. Return what is recorded of those that are not deleted by now; None, with nothing recorded, if
+        another claimed it since. A new version has the tasks and labels of its source, and a fact that names it; why
+        something is refused is a fact of the source. Raises CollectedError for a file that is not stored any more.
         """
         ...
 

@@ -55,8 +55,8 @@ class Worker:
     ``bases`` is the folder of the models that jobs may name as their base, ``models`` the one that bakes write to. Jobs
     that need a folder which this worker lacks are left to others. ``repair_sources`` are the places that a repair may
     bring blobs back from, ``backup_targets`` those that a backup may go to. It delivers to webhooks, also to those in
-    ``webhook_networks``, which are not public. Maps run ``on`` a cluster of Ray, ``ray://HOST:6379``, or in processes
-    of this machine. Raises UsageError for what is no such cluster.
+    ``webhook_networks``, which are not public. Maps, merges and bakes run ``on`` a cluster of Ray, ``ray://HOST:6379``,
+    or on this machine. Raises UsageError for what is no such cluster.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Worker:
     ) -> None:
         if on:
             require_cluster(on)
-        self._settings = settings
+        self._settings, self._on = settings, on
         self._upkeep_rules = UpkeepRules(repair_sources, backup_targets, on=on)
         self._webhook_networks = parse_networks(webhook_networks)
         self._local = open_local(settings)
@@ -221,6 +221,7 @@ class Worker:
                 verify=request.verify,
                 start_over=True,
                 device=self._device,
+                on=self._on,
                 progress=heartbeat.progress,
             )
             return {"model": name, "changed": baked.changed, "size": baked.size, "notes": _shorten_notes(baked.notes)}
@@ -232,6 +233,7 @@ class Worker:
             name=name,
             metadata=request.metadata,
             device=self._device,
+            on=self._on,
             progress=heartbeat.progress,
         )
         if merged.pushed is None:

@@ -114,6 +114,25 @@ def attached(there: Guarded, folder: Path) -> dict[str, Any]:
     return body
 
 
+def measured_upgrade(there: Guarded, folder: Path) -> dict[str, Any]:
+    """What an upgrade means for a version on its base, as a client says it."""
+    there.behind.push(train(folder / "a", 1), "team/a", base=write_base(folder / "1"))
+    there.behind.bases.add(write_base(folder / "2", {"head.bias": torch.ones(3)}), ["two"])
+    version, new = there.behind.show("team/a").version, there.behind.bases.show("two").base
+    assert version.base is not None
+    figures = dict.fromkeys(("read", "written", "change", "overlap"))
+    verdict = {"verdict": "exact", "reason": "", "tensors": 1, "changed": 0, "losses": [], **figures}
+    verdicts = [{"ref": version.ref, "digest": version.digest, **verdict}]
+    bases = {"old": version.base.digest, "new": new.digest, "tensors": 10, "changed": 1, "change": None}
+    return {"json": {"upgrade": {**bases, "verdicts": verdicts}}}
+
+
+def upgrade_base(registry: Registry, folder: Path) -> None:
+    """Ask what an upgrade means, between bases that the registry knows: the answer is kept."""
+    registry.push(train(folder / "a", 1), "team/a", base=folder / "one")
+    assert registry.upgrade_base(folder / "one", folder / "two").recorded == 1
+
+
 def token(there: Guarded, folder: Path) -> dict[str, Any]:
     return {"json": {"name": "new", "scopes": ["read:team"]}}
 
@@ -165,6 +184,7 @@ ROUTES: dict[tuple[str, str], Change] = {
     ("PUT", ALIAS + "/promotion"): Change("promote", promotable),
     ("POST", "/api/v1/bases"): Change("base add", base),
     ("POST", "/api/v1/base-edges"): Change("base relate", edge),
+    ("POST", "/api/v1/base-upgrades"): Change("base upgrade", measured_upgrade),
     ("POST", "/api/v1/base-attachments"): Change("attach", unattached),
     ("POST", "/api/v1/base-detachments"): Change("detach", attached),
     ("PUT", "/api/v1/namespaces/{namespace}"): Change("namespace", sent(public=True)),
@@ -291,13 +311,6 @@ def attach(local_registry: Registry, folder: Path) -> None:
     assert local_registry.bases.attach("org/tiny")[0].outcome == "attached"
 
 
-def move_to_another_base(local_registry: Registry, folder: Path) -> None:
-    old, new = write_base(folder / "old"), write_base(folder / "new", {Q: torch.ones(24, 20)})
-    local_registry.push(train(folder / "b", 2), "team/b", base=old)
-    report = local_registry.upgrade_base(old, new, move=True, also=["team/b"])
-    assert [adapter.moved_to for adapter in report.adapters] == ["team/b:v2"]
-
-
 def begin_canary(local_registry: Registry) -> None:
     local_registry.push(HISTORY, "team/science")
     local_registry.begin_canary("team/science:v2", "prod", "10%")
@@ -357,7 +370,6 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
     "delete": ("delete", lambda local_registry, folder: local_registry.delete("team/science", "asked for")),
     "prune": ("prune", push_and_prune),
     "mirror": ("mirror", mirror_another),
-    "upgrade_base": ("push", move_to_another_base),
     "bases.attach": ("attach", attach),
     "bases.detach": (
         "detach",
@@ -373,6 +385,7 @@ VERBS: dict[str, tuple[str, Callable[[Registry, Path], Any]]] = {
         "base relate",
         lambda local_registry, folder: local_registry.bases.relate("two", "one", "finetuned_from"),
     ),
+    "upgrade_base": ("base upgrade", upgrade_base),
     "tag": ("tag", lambda local_registry, folder: local_registry.tag("team/science", "canary")),
     "begin_canary": ("canary", lambda local_registry, folder: begin_canary(local_registry)),
     "end_canary": (
@@ -421,6 +434,7 @@ READING = {
     "identify", "near_duplicates", "diff", "descendants", "whoami", "doctor", "usage", "list_backup", "close",
     "deployments", "webhooks.list", "webhooks.deliveries", "canaries", "promotions", "shares", "route",
     "preview_merge", "spectra", "compare_versions", "facts", "count_findings",
+    "bases.upgrade_verdicts",
 }  # fmt: skip
 #: Changes that no event can tell of.
 NOT_LOGGED = {

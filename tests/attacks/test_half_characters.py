@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from attackers import attacked
 from deployments import NEWS, SCIENCE
+from factories import change_config, train
 from loreg.catalog import Catalog, Transaction, versions
 from loreg.catalog.schema import adapter_table
 from loreg.entities import Access
@@ -59,6 +60,12 @@ def test_a_summary_with_nul_is_kept_without_it(tmp_path: Path):
         commit_header = {"summary": "a\0b", "description": "\0"}
         assert http.post("/api/models/team/new/commit/main", content=lines(NEWS, **commit_header)).status_code == 200
         assert http.get("/api/v1/adapters/team/new/versions/v1").json()["version"]["message"] == "ab"
+
+
+@pytest.mark.parametrize("field", ["init_lora_weights", "task_type", "base_model_name_or_path"])
+def test_a_field_of_the_configuration_with_nul_is_kept_without_it(registry: Registry, tmp_path: Path, field: str):
+    version = registry.push(change_config(train(tmp_path / "a", 1), **{field: "or\0g"}), "team/a").version
+    assert "org" in (version.facts.variant, version.facts.task_type, version.facts.base_hint)
 
 
 def test_a_message_of_half_a_character_is_refused(registry: Registry):

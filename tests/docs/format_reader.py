@@ -73,7 +73,7 @@ def read_version(db, store, row):
 if __name__ == "__main__":
     db = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
     db.row_factory = lambda cursor, cells: dict(zip([name for name, *_ in cursor.description], cells, strict=True))
-    if max(row["version_num"] for row in db.execute("SELECT version_num FROM alembic_version")) > "0020":
+    if max(row["version_num"] for row in db.execute("SELECT version_num FROM alembic_version")) > "0021":
         sys.exit("the catalog is newer than this reader")
     versions = [read_version(db, Path(sys.argv[2]), row) for row in db.execute(VERSIONS).fetchall()]
     print(json.dumps({"versions": versions, "base": base_digest(Path(sys.argv[3]))}))

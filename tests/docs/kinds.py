@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, requires
 from pathlib import Path
 from typing import Any
 
 import yaml
+from packaging.requirements import Requirement
 
 from docs.blocks import Block
 from loreg import settings
@@ -131,6 +132,36 @@ def _runs_a_follower_in_a_pod(document: dict[str, Any], text: str, folder: Path)
     assert {variable["name"] for variable in follower["env"]} <= {f"LOREG_{key.upper()}" for key in settings.KEYS}
 
 
+def _starts_machines(document: dict[str, Any], text: str, folder: Path) -> None:
+    """For ``ray up``; tests/fleet/test_examples.py holds it against Ray's schema."""
+    assert document["min_workers"] == len(document["provider"]["worker_ips"])
+    commands = document["head_start_ray_commands"] + document["worker_start_ray_commands"]
+    assert all("RAY_AUTH_MODE=token" in command for command in commands if "ray start" in command)
+
+
+#: Fields of ray.io/v1: apis/ray/v1/raycluster_types.go of kuberay.
+_CLUSTER_FIELDS = {"headGroupSpec", "workerGroupSpecs", "rayVersion", "enableInTreeAutoscaling", "autoscalerOptions"}
+_HEAD_FIELDS = {"rayStartParams", "template", "serviceType", "headService", "enableIngress"}
+_WORKER_FIELDS = {
+    "groupName", "replicas", "minReplicas", "maxReplicas", "numOfHosts", "rayStartParams", "template", "scaleStrategy",
+}  # fmt: skip
+
+
+def _is_a_ray_cluster(document: dict[str, Any], text: str, folder: Path) -> None:
+    """On Kubernetes; the head alone knows the database."""
+    assert document["apiVersion"] == "ray.io/v1"
+    head, (workers,) = document["spec"]["headGroupSpec"], document["spec"]["workerGroupSpecs"]
+    assert document["spec"].keys() <= _CLUSTER_FIELDS
+    assert head.keys() <= _HEAD_FIELDS
+    assert workers.keys() <= _WORKER_FIELDS
+    (of_head,), (of_workers,) = (group["template"]["spec"]["containers"] for group in (head, workers))
+    assert of_head["image"] == of_workers["image"]
+    secrets = [{source["secretRef"]["name"] for source in one["envFrom"]} for one in (of_head, of_workers)]
+    assert secrets == [{"loreg-nodes", "loreg-database"}, {"loreg-nodes"}]
+    extra = next(needed for needed in map(Requirement, requires("loreg") or ()) if needed.name == "ray")
+    assert extra.specifier.contains(of_head["image"].rpartition(":")[2])
+
+
 def _read_sync(arguments: list[str]) -> str:
     """Return the folder that a command names, read as the command line reads it."""
     from loreg_cli.sync import sync
@@ -159,4 +190,6 @@ YAML: tuple[Kind, ...] = (
     (lambda document: "nim" in document.get("services", {}), _runs_a_follower_in_compose),
     (lambda document: "services" in document, _overrides_compose),
     (lambda document: "initContainers" in document.get("spec", {}), _runs_a_follower_in_a_pod),
+    (lambda document: "cluster_name" in document, _starts_machines),
+    (lambda document: document.get("kind") == "RayCluster", _is_a_ray_cluster),
 )

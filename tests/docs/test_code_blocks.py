@@ -33,7 +33,16 @@ READ_ONLY = ("docs/reference/", "docs/format.md")
 #: Commands and blocks that are not run, by page and first line, and why. What calls loreg is parsed all the same.
 NOT_RUN = {
     ("docs/how-to/fleet.md", "loreg map spectra --on ray://10.0.0.1:6379"): "needs a cluster; tests/fleet starts one",
+    (
+        "docs/how-to/fleet.md",
+        "loreg bake team/news --base /models/llama --to /models/llama-news --on ray://10.0.0.1:6379",
+    ): "needs a cluster",
     ("docs/how-to/fleet.md", "export RAY_AUTH_MODE=token OMP_NUM_THREADS=1"): "needs SLURM",
+    ("docs/how-to/fleet.md", "ray up --yes cluster.yaml"): "needs machines; tests/fleet has the file read by Ray",
+    (
+        "docs/how-to/fleet.md",
+        "head=$(kubectl get pods --selector ray.io/cluster=loreg,ray.io/node-type=head --output name)",
+    ): "needs Kubernetes",
     ("README.md", "pip install 'loreg[merge]'"): "asks a package index",
     ("docs/tutorial.md", "make demo"): "makes an environment from a package index",
     ("docs/how-to/team-server.md", "docker compose up --detach"): "needs docker; the same services are started here",

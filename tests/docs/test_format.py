@@ -160,6 +160,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         registry.extract(base, folder / "baked", rank=2, folder=folder / "extracted")
         registry.bases.add(base, ["another name"], header_only=True)
         registry.bases.relate("another name", "base", "finetuned_from")
+        registry.bases.add(write_base(folder / "next", {"head.bias": torch.ones(3)}), ["next"])
+        registry.upgrade_base(base, folder / "next")
         registry.namespaces.set_public("team", True)
         webhook, _ = registry.webhooks.add("https://example.com/hook", patterns=["team/*"])
         registry.webhooks.rotate(webhook.id)

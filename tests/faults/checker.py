@@ -27,9 +27,9 @@ _REPORTING = ("backup", "gc", "prune", "repair", "verify")  # the results of the
 _WHOLE = ("adapter_config.json", "adapter_model.safetensors")
 
 TABLES = (
-    "adapters", "alias_moves", "aliases", "base_edges", "base_names", "bases", "blobs", "drafts", "events",
-    "export_files", "exports", "files", "garbage", "jobs", "labels", "lineage", "merges", "metrics", "module_types",
-    "registry", "tasks", "tombstones", "uploads", "versions",
+    "adapters", "alias_moves", "aliases", "base_edges", "base_names", "base_upgrades", "bases", "blobs", "drafts",
+    "events", "export_files", "exports", "files", "garbage", "jobs", "labels", "lineage", "merges", "metrics",
+    "module_types", "registry", "tasks", "tombstones", "upgrade_verdicts", "uploads", "versions",
 )  # fmt: skip
 #: Table and column, and the table and column that it names a row of.
 REFERENCES = (
@@ -40,6 +40,8 @@ REFERENCES = (
     ("base_edges", "child_id", "bases", "id"),
     ("base_edges", "parent_id", "bases", "id"),
     ("base_names", "base_id", "bases", "id"),
+    ("base_upgrades", "new_id", "bases", "id"),
+    ("base_upgrades", "old_id", "bases", "id"),
     ("bases", "digest", "blobs", "digest"),
     ("events", "adapter_id", "adapters", "id"),
     ("events", "version_id", "versions", "id"),
@@ -55,6 +57,8 @@ REFERENCES = (
     ("module_types", "version_id", "versions", "id"),
     ("tasks", "version_id", "versions", "id"),
     ("tombstones", "adapter_id", "adapters", "id"),
+    ("upgrade_verdicts", "new_id", "bases", "id"),
+    ("upgrade_verdicts", "version_id", "versions", "id"),
     ("versions", "adapter_id", "adapters", "id"),
     ("versions", "base_id", "bases", "id"),
 )
@@ -372,6 +376,12 @@ def contents(seen: Seen) -> dict[str, Any]:
         content[f"base {base['digest']}"] = _without(base, "id", "created_at")
     for name in seen["base_names"]:
         content[f"base name {name['name']}"] = bases[name["base_id"]]["digest"] if name["base_id"] in bases else None
+    for row in seen["base_upgrades"]:
+        ends = (bases.get(row[column], {}).get("digest") for column in ("old_id", "new_id"))
+        content[f"upgrade {' '.join(map(str, ends))}"] = _without(row, "old_id", "new_id", "at")
+    for row in seen["upgrade_verdicts"]:
+        new_base = bases.get(row["new_id"], {}).get("digest")
+        content[f"verdict on {ref(row)} for {new_base}"] = _without(row, "version_id", "old_id", "new_id", "at")
     for job in seen["jobs"]:
         result = job["result"] if job["kind"] not in _REPORTING else bool(job["result"])
         content[f"job {job['id']}"] = [job["kind"], job["state"], result, job["error"]]

@@ -1,4 +1,4 @@
-"""A cross-section of the sweep: what `make faults` does at every point of every verb, at some of seven of them."""
+"""A cross-section of the sweep: what `make faults` does at every point of every verb, at some of eight of them."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env={**os.environ, **alone}, capture_output=True, text=True, timeout=300)
 
 
-def test_killed_at_some_points_push_pull_and_bake_lose_nothing_and_succeed_again(tmp_path: Path):
-    only = ["push/sqlite", "pull/sqlite", "bake/sqlite"]
+def test_killed_at_some_points_push_pull_bake_and_upgrade_lose_nothing_and_succeed_again(tmp_path: Path):
+    only = ["push/sqlite", "pull/sqlite", "bake/sqlite", "base-upgrade/sqlite"]
     done = _run(
         "-m", "faults.sweep", "--only", *only, "--sample", "3", "--seed", "1", "--out", str(tmp_path / "out.md")
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "9 points swept" in done.stdout
+    assert "12 points swept" in done.stdout
     table = (tmp_path / "out.md").read_text()
-    for verb in ("push", "pull", "bake"):
+    for verb in ("push", "pull", "bake", "base-upgrade"):
         assert f"| {verb} | SQLite + folder |" in table
     assert "No fault was found." in table
 

@@ -76,3 +76,9 @@ def list_writes(engine: Engine) -> list[int]:
     """Return the ids of the versions of which facts were written, once for each time."""
     with engine.begin() as connection:
         return sorted(connection.execute(text("SELECT version_id FROM writes")).scalars())
+
+
+@pytest.fixture
+def local_registry(tmp_path: Path) -> Iterator[Registry]:
+    with connect(home=str(tmp_path / "home"), author="ada") as registry:
+        yield registry

@@ -19,7 +19,7 @@ from fleet.conftest import ALPHAS, forget_facts, list_writes, record_writes
 from fleet.probe_packages import install
 from loreg import Registry
 from loreg.entities import MapRun, MapSelection, VersionFacts
-from loreg.errors import ConflictError, NotAllowedError, NotFoundError, UnavailableError, UsageError
+from loreg.errors import ConflictError, LoregError, NotAllowedError, NotFoundError, UnavailableError, UsageError
 from loreg.probes.probe import find_probe
 from loreg.refs import parse_ref
 
@@ -149,6 +149,33 @@ def test_workers_that_are_killed_leave_nothing_out_and_nothing_twice(
     assert len(list_writes(database)) == len(set(list_writes(database))) == 6
 
 
+def kill_starting_workers(monkeypatch: pytest.MonkeyPatch, folder: Path, count: int) -> None:
+    """The first processes that are to be workers end before they are."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import os, sys\nfrom pathlib import Path\n"
+        f"marker = Path({str(folder)!r}) / str(len(os.listdir({str(folder)!r})))\n"
+        f"if '--multiprocessing-fork' in sys.orig_argv and int(marker.name) <= {count}:\n"
+        "    marker.touch()\n    os._exit(1)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+
+
+def test_a_worker_that_is_killed_before_it_begins_is_started_again(
+    filled: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    kill_starting_workers(monkeypatch, tmp_path / "starts", 3)
+    report = filled.map("spectra", processes=1)
+    assert (report.recorded, report.retries, len(list((tmp_path / "starts").iterdir()))) == (6, 0, 4)
+
+
+def test_workers_that_never_begin_end_the_run(filled: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    kill_starting_workers(monkeypatch, tmp_path / "starts", 100)
+    with pytest.raises(LoregError, match="did not start"):
+        filled.map("spectra", processes=1)
+
+
 def test_whoever_drives_may_be_killed_and_the_next_goes_on(
     filled: Registry, local_deployment: Deployment, database: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
@@ -181,7 +208,7 @@ def test_a_chunk_that_another_did_meanwhile_changes_nothing(filled: Registry, da
     facts = {version.id: probe.failure("early") for version in late.versions}
     assert maps.finish(late, facts) is None
     assert filled.facts(late.versions[0].ref) == ()
-    assert maps.finish(current, facts) == 1
+    assert len(maps.finish(current, facts) or ()) == 1
     assert maps.finish(current, {v: probe.failure("twice") for v in facts}) is None
     assert facts_of(filled, late.versions[0].ref, "check").error == "early"
 
@@ -194,7 +221,7 @@ def test_a_version_that_is_deleted_meanwhile_is_left_out(filled: Registry, datab
     chunks = maps.claim(maps.begin(wanted, reads_weights=False), 6)
     filled.delete(chunks[0].versions[0].ref, reason="private")
     filled.delete(chunks[1].versions[0].ref, reason="private")
-    assert maps.finish(chunks[0], {chunks[0].versions[0].id: probe.failure("late")}) == 0
+    assert maps.finish(chunks[0], {chunks[0].versions[0].id: probe.failure("late")}) == {}
     report = filled.map("check", processes=1)
     assert (report.recorded, report.gone) == (4, 1)
 

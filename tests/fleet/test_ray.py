@@ -15,18 +15,20 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from deployments import Deployment
+from deployments import HISTORY, SCIENCE, Deployment
 from fleet import ray_clusters
 from fleet.conftest import list_writes, record_writes
 from fleet.probe_packages import install
 from fleet.ray_clusters import on_ray
 from loreg import Registry
-from loreg.entities import MapChunk
+from loreg.entities import MapChunk, MergeOptions
 from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError
 from loreg.fleet.chunk import ChunkTask
 from loreg.fleet.ray_tasks import parse_cluster
+from loreg.fleet.worker_store import StorePlace
 from loreg.worker import Worker
 from services import SECRET_KEY
+from verbs.test_bake import ATTENTION, adapt, contents, llama
 
 #: A program that maps on a Ray of its own, and looks before that ends at what it shows, and after at what it leaves.
 STARTED_HERE = """
@@ -123,6 +125,42 @@ def test_a_worker_maps_on_the_cluster_that_it_is_given(
 
 
 @on_ray
+def test_a_merge_and_a_bake_on_two_nodes_are_the_same_to_the_last_bit(
+    local_registry: Registry, cluster: Any, tmp_path: Path
+):
+    ray_clusters.replace_nodes(cluster)
+    base = llama(tmp_path / "base", shard="60KB")
+    adapter = adapt(base, tmp_path / "a", target_modules=ATTENTION)
+    for place, on in {"here": "", "there": f"ray://{cluster.address}"}.items():
+        local_registry.merge([SCIENCE, HISTORY], MergeOptions(rank=4), folder=tmp_path / f"merged-{place}", on=on)
+        local_registry.bake([adapter], base, tmp_path / f"baked-{place}", on=on)
+    for result in ("merged", "baked"):
+        assert contents(tmp_path / f"{result}-there") == contents(tmp_path / f"{result}-here")
+
+
+@on_ray
+def test_a_bake_goes_on_without_the_node_that_is_killed(local_registry: Registry, cluster: Any, tmp_path: Path):
+    """The node is killed as soon as the first shard grows."""
+    ray_clusters.replace_nodes(cluster)
+    base = llama(tmp_path / "base", shard="60KB")
+    adapter = adapt(base, tmp_path / "a", target_modules=ATTENTION)
+    killer = threading.Thread(target=kill_node_when, args=(cluster, tmp_path, "*.safetensors.*"), daemon=True)
+    killer.start()
+    local_registry.bake([adapter], base, tmp_path / "there", on=f"ray://{cluster.address}")
+    killer.join(60)
+    local_registry.bake([adapter], base, tmp_path / "here")
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+    assert not list(tmp_path.glob(".*baking"))
+
+
+def kill_node_when(cluster: Any, folder: Path, pattern: str) -> None:
+    """Kill a node when a file of that name is below the folder."""
+    while not list(folder.rglob(pattern)):
+        pass
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+
+
+@on_ray
 def test_a_ray_that_is_started_here_has_no_open_port_and_no_secret(
     filled: Registry, local_deployment: Deployment, tmp_path: Path
 ):
@@ -174,8 +212,8 @@ def test_without_ray_it_says_what_to_install(filled: Registry, monkeypatch: pyte
 def test_a_worker_of_another_release_refuses(tmp_path: Path):
     chunk = MapChunk(1, 1, 1, ())
     for task in (
-        ChunkTask(chunk, "spectra", "1", str(tmp_path), "", version="0.0.1"),
-        ChunkTask(chunk, "spectra", "0", str(tmp_path), ""),
+        ChunkTask(chunk, "spectra", "1", StorePlace(str(tmp_path), "", False), version="0.0.1"),
+        ChunkTask(chunk, "spectra", "0", StorePlace(str(tmp_path), "", False)),
     ):
         error = task.run().error
         assert isinstance(error, ConflictError)

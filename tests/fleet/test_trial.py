@@ -112,7 +112,7 @@ def test_what_hangs_ends_with_all_that_it_started(tmp_path: Path):
 def test_another_loreg_and_a_machine_without_the_folder_refuse(tmp_path: Path):
     error = replace(trial_by("cat {dir}/score", tmp_path), version="0.0.1").run().error
     assert isinstance(error, ConflictError)
-    assert "the sweep was begun by loreg 0.0.1" in error.message
+    assert "the command is of loreg 0.0.1" in error.message
     error = answer_of("cat {dir}/score", tmp_path / "gone").error
     assert isinstance(error, UsageError)
     assert f"has no folder {tmp_path / 'gone'}, in which the sweep was started" in error.message

@@ -21,6 +21,7 @@ PAGES = {
     "/facets": ("/facets", EVERYBODY, "/api/v1/facets"),
     "/bases": ("/bases", EVERYBODY, "/api/v1/base-summaries"),
     paths.BASE: ("", {}, ""),  # test_bases.py
+    paths.UPGRADE: ("", {}, ""),  # test_upgrades.py
     "/start": ("/start", EVERYBODY, ""),
     "/sign-in": ("/sign-in", EVERYBODY, ""),
     "/deployments": ("/deployments", EVERYBODY, "/api/v1/deployments"),

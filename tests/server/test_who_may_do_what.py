@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from msgspec import to_builtins
 
 from deployments import SCIENCE
-from factories import write_base
+from factories import train, write_base
 from loreg.checking.profile import read_profile
 from loreg.entities import JobKind
 from loreg.exporting.folder import digest_request
@@ -61,6 +62,17 @@ def hidden_base(guarded: Guarded) -> dict[str, Any]:
     return {"params": {"name": "org/tiny"}}
 
 
+def hidden_upgrade(guarded: Guarded) -> dict[str, Any]:
+    """Record an upgrade between bases that no public version is on."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        old, new = write_base(folder / "old"), write_base(folder / "new", {"head.bias": torch.ones(3)})
+        guarded.behind.push(train(folder / "adapter", 1), "team/upgraded", base=old)
+        guarded.behind.bases.add(new, ["org/new"])
+        report = guarded.behind.upgrade_base(old, new)
+    return {"params": {"old": report.old.digest, "new": report.new.digest}}
+
+
 def commit(guarded: Guarded) -> dict[str, Any]:
     details = guarded.behind.show("team/science")
     files = [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in details.files]
@@ -79,6 +91,13 @@ def mirrored(guarded: Guarded) -> dict[str, Any]:
 
 
 UNSENT_BASE = {"digest": HEX, "tensors": 1}
+NOTHING_CHANGED = {
+    "ref": "team/science:v1", "digest": HEX, "verdict": "exact", "reason": "", "tensors": 1, "changed": 0, "read": None,
+    "written": None, "change": None, "overlap": None, "losses": [],
+}  # fmt: skip
+UPGRADE_OF_NOTHING = {
+    "old": HEX, "new": HEX, "tensors": 1, "changed": 0, "change": None, "verdicts": [NOTHING_CHANGED]
+}  # fmt: skip
 WRITERS = ("writer", "owner", "stranger", "root")
 TABLE: dict[tuple[str, str], Row] = {
     ("GET", "/healthz"): Row(EVERYONE),
@@ -142,6 +161,10 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", "/api/v1/base-edges"): Row(
         {**SOMEWHERE, **dict.fromkeys(WRITERS, 404)},
         request=lambda _: {"json": {"child": "x", "parent": "y", "kind": "cast_of"}},
+    ),
+    ("GET", "/api/v1/base-upgrades"): Row({**TOKEN, "anonymous": 404}, request=hidden_upgrade),
+    ("POST", "/api/v1/base-upgrades"): Row(
+        {**SOMEWHERE, **dict.fromkeys(WRITERS, 404)}, request=lambda _: {"json": {"upgrade": UPGRADE_OF_NOTHING}}
     ),
     ("POST", "/api/v1/base-attachments"): Row(
         {**SOMEWHERE, **dict.fromkeys(WRITERS, 404)}, request=lambda _: {"json": {"base": "x"}}

@@ -72,6 +72,19 @@ class StoreConformance:
         assert sum(read) == size
         assert list(store.list_leftovers()) == []
 
+    @pytest.mark.parametrize("size", [0, 100, LARGE])
+    def test_a_blob_is_a_file_for_a_while(
+        self, store: BlobStore, tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+    ):
+        blob = write(tmp_path / "in", os.urandom(size))
+        with pytest.raises(NotFoundError), store.checked_file(blob):
+            pass
+        store.put(blob, tmp_path / "in")
+        monkeypatch.setattr("loreg.storage.blobs._IN_MEMORY", 1024 * 1024)
+        with store.checked_file(blob) as path:
+            assert path.read_bytes() == (tmp_path / "in").read_bytes()
+        assert store.hash_stored(blob.sha256) == blob
+
     def test_what_an_interrupted_writer_left_is_listed_with_its_age_and_can_be_removed(
         self, store: BlobStore, tmp_path: Path, interrupt: Callable[[bytes], None]
     ):

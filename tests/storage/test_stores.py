@@ -79,6 +79,8 @@ def test_damaged_bytes_never_arrive(store: BlobStore, damage, tmp_path: Path, co
         store.get(blob, tmp_path / "out")
     with pytest.raises(IntegrityError):
         store.read(blob.sha256)
+    with pytest.raises(IntegrityError), store.checked_file(blob):
+        pass
     assert [p.name for p in tmp_path.iterdir() if "out" in p.name] == []
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sqlalchemy import text
 
 from concurrency import eventually
@@ -54,6 +55,8 @@ def filled(registry: Registry, tmp_path: Path) -> Registry:
     """One with rows in every table that a client can fill: names, bases, a merge, an export, a job, tokens."""
     base, adapter = write_base(tmp_path / "base"), train(tmp_path / "adapter", 1)
     registry.push(adapter, "team/trained", base=str(base), tasks=["qa"], metrics=["loss=0.1"], labels={"u": "ß"})
+    registry.bases.add(write_base(tmp_path / "next", {"head.bias": torch.ones(3)}), ["next"])
+    registry.upgrade_base(base, tmp_path / "next")
     registry.push(HISTORY, "team/history")
     registry.merge(["team/science", "team/history"], MergeOptions([0.1, 0.9], rank=2), name="team/both")
     registry.pull("team/science", tmp_path / "out", profile="vllm")

@@ -104,6 +104,8 @@ ROLES = {
     ("POST", "/api/v1/bases"): ANYWHERE,
     ("GET", "/api/v1/base"): KNOWN,
     ("GET", "/api/v1/base-edges"): TOKEN,
+    ("GET", "/api/v1/base-upgrades"): KNOWN,
+    ("POST", "/api/v1/base-upgrades"): ANYWHERE,
     ("POST", "/api/v1/base-attachments"): ANYWHERE,
     ("POST", "/api/v1/base-detachments"): ANYWHERE,
     ("POST", "/api/v1/base-edges"): ANYWHERE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,16 +15,26 @@ if TYPE_CHECKING:
     from loreg.storage import BlobTransfer
 
 
-def read_stored_structure(store: BlobTransfer, ref: str, files: Mapping[str, File]) -> AdapterStructure:
+def read_stored_structure(
+    store: BlobTransfer, ref: str, files: Mapping[str, File], copy: Path | None = None
+) -> AdapterStructure:
     """Return the structure of the version ``ref``, whose files are named by their paths.
 
+    ``copy`` is a file with its weights, if there is one on this machine: then the structure names that.
     Raises what :func:`loreg.adapters.structure.read_remote_structure` raises, NotFoundError or IntegrityError for a
     blob that is gone or damaged, and UnavailableError.
     """
     config, weights = files[CONFIG_NAME], files[WEIGHTS_NAME]
-    return read_remote_structure(
-        Path(ref),
-        store.read(config.sha256, config.size),
-        weights.size,
-        lambda start, size: store.read_part(weights.sha256, start, size),
-    )
+
+    def read_part(start: int, size: int) -> bytes:
+        return store.read_part(weights.sha256, start, size) if copy is None else _read_part_of(copy, start, size)
+
+    content = store.read(config.sha256, config.size)
+    structure = read_remote_structure(Path(ref), content, weights.size, read_part)
+    return structure if copy is None else replace(structure, weights=copy)
+
+
+def _read_part_of(path: Path, start: int, size: int) -> bytes:
+    with path.open("rb") as stream:
+        stream.seek(start)
+        return stream.read(size)

@@ -87,7 +87,7 @@ class AdapterStructure:
             ranks.setdefault(module.type, []).append(module.rank)
         all_ranks = [rank for type_ranks in ranks.values() for rank in type_ranks]
         return Facts(
-            variant=self.config.variant,
+            variant=_fit_column(self.config.variant, 64),
             task_type=_fit_column(self.config.task_type, 64),
             rank_min=min(all_ranks),
             rank_max=max(all_ranks),

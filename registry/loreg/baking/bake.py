@@ -6,11 +6,12 @@ import contextlib
 import filecmp
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from loreg.adapters.weight_suffixes import PLAIN_WEIGHTS, TORCH_PICKLES
 from loreg.baking.plan import Plan
@@ -125,7 +126,27 @@ def _remove(staging: Path) -> None:
         staging.rmdir()
 
 
-def write_model(staging: Path, model: Model, plan: Plan, extra_files: Mapping[str, bytes], progress: Progress) -> int:
+_GROWING = "growing."  # begins the name of the folder in which shards are written until they are complete
+
+
+class ShardWriter(Protocol):
+    """Writes shards of a plan, however."""
+
+    def __call__(
+        self, growing: Path, shards: Path, plan: Plan, names: Sequence[str], on_bytes: Callable[[int], None]
+    ) -> None:
+        """Write the shards ``names`` to the folder ``shards``."""
+        ...
+
+
+def write_model(
+    staging: Path,
+    model: Model,
+    plan: Plan,
+    extra_files: Mapping[str, bytes],
+    progress: Progress,
+    write_shards: ShardWriter,
+) -> int:
     """Write every shard that is not there yet, the other files of the model, and ``extra_files`` by name.
 
     The model in the staging folder is then complete, and its shards are on the disk. Returns how many shards were there
@@ -133,40 +154,57 @@ def write_model(staging: Path, model: Model, plan: Plan, extra_files: Mapping[st
     """
     folder = staging / MODEL_NAME
     folder.mkdir(exist_ok=True)
-    total = sum(output.size for outputs in plan.shards.values() for output in outputs)
-    done = resumed = 0
+    sizes = {name: sum(output.size for output in outputs) for name, outputs in plan.shards.items()}
+    missing = [name for name in plan.shards if not (folder / name).exists()]
+    total = sum(sizes.values())
+    done = total - sum(sizes[name] for name in missing)
 
     def count(size: int) -> None:
         nonlocal done
         done += size
         progress("baking", done, total)
 
-    with ThreadPoolExecutor(1) as flusher:  # one shard goes to the disk while the next is computed
-        flushes = []
-        for number, (name, outputs) in enumerate(plan.shards.items()):
-            path = folder / name
-            if path.exists():
-                resumed += 1
-                count(sum(output.size for output in outputs))
-                continue
-            growing = staging / f"{number}.part"
-            write_shard(growing, outputs, os.cpu_count() or 1, count)
-            flushes.append(flusher.submit(_finish_shard, growing, path))
-        for flush in flushes:
-            flush.result()
+    count(0)
+    with _growing_folder(staging) as growing:
+        write_shards(growing, folder, plan, missing, count)
     others = {**companion_files(model, plan), **extra_files}
     for name, content in others.items():
         _write_file(folder / name, content)
     for path in folder.iterdir():
         if path.name not in plan.shards and path.name not in others:
             path.unlink()
-    return resumed
+    return len(sizes) - len(missing)
 
 
-def _finish_shard(growing: Path, path: Path) -> None:
+@contextlib.contextmanager
+def _growing_folder(staging: Path) -> Iterator[Path]:
+    """Yield a folder for shards that are not complete: what an earlier bake still writes never gets a name."""
+    for path in staging.glob(f"{_GROWING}*"):
+        shutil.rmtree(path, ignore_errors=True)
+    growing = staging / f"{_GROWING}{secrets.token_hex(4)}"
+    growing.mkdir()
+    try:
+        yield growing
+    finally:
+        shutil.rmtree(growing, ignore_errors=True)
+
+
+def write_here(growing: Path, shards: Path, plan: Plan, names: Sequence[str], on_bytes: Callable[[int], None]) -> None:
+    """Write shards one after another, each by every processor of this machine."""
+    with ThreadPoolExecutor(1) as flusher:  # one shard goes to the disk while the next is computed
+        flushes = []
+        for name in names:
+            written = growing / name
+            write_shard(written, plan.shards[name], os.cpu_count() or 1, on_bytes)
+            flushes.append(flusher.submit(finish_shard, written, shards / name))
+        for flush in flushes:
+            flush.result()
+
+
+def finish_shard(written: Path, shard: Path) -> None:
     """Flush a shard to the disk, then give it its name."""
-    sync_file(growing)
-    growing.replace(path)
+    sync_file(written)
+    written.replace(shard)
 
 
 def _write_file(path: Path, content: bytes | Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +40,17 @@ class Plan:
     def changed(self) -> int:
         """How many tensors are not copies of the base's bytes."""
         return sum(not output.is_copied for outputs in self.shards.values() for output in outputs)
+
+
+def outline_digest(plan: Plan, model: Model) -> str:
+    """Return a sha256 of what is written where, and from which places in which files: equal plans have the same."""
+    outline = [
+        (name, o.name, o.dtype, o.source.shape, o.source.start, o.file.name, o.matrices, o.is_copied)
+        for name, outputs in plan.shards.items()
+        for o in outputs
+    ]
+    text = json.dumps([outline, model.config], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def make_plan(model: Model, sources: Sequence[BakeSource], extras: int | None, dtype: str | None) -> Plan:

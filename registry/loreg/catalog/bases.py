@@ -234,6 +234,12 @@ def find_base_id(tx: Transaction, digest: str) -> int:
     return tx.connection.execute(select(base_table.c.id).where(base_table.c.digest == digest)).scalar_one()
 
 
+def find_all(tx: Transaction, base_ids: Collection[int]) -> dict[int, BaseModel]:
+    """Return the bases of these rows, by their ids."""
+    rows = tx.connection.execute(_select_bases().where(base_table.c.id.in_(sorted(base_ids))))
+    return {row.id: _to_base(row) for row in rows}
+
+
 def _select_bases() -> Select[Any]:
     names = (
         select(JsonRows(base_name_table.c.name)).where(base_name_table.c.base_id == base_table.c.id).scalar_subquery()

@@ -38,6 +38,7 @@ from loreg.catalog.schema import (
     module_type_table,
     sketch_table,
     task_table,
+    upgrade_verdict_table,
     upload_table,
     version_table,
 )
@@ -51,7 +52,7 @@ _BATCH = 1000  # digests in one statement
 _MAX_LISTED = 100  # blobs that others have, or versions that were merged from it
 _CHILDREN = (
     module_type_table, task_table, label_table, metric_table, file_table, sketch_table, deployment_table, fact_table,
-    finding_table,
+    finding_table, upgrade_verdict_table,
 )  # fmt: skip
 
 

@@ -5,24 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-import msgspec
 from sqlalchemy import Select, delete, func, insert, select, update
 
 from loreg.catalog import blobs, tombstones
 from loreg.catalog.schema import adapter_table, blob_table, export_file_table, export_table, version_table
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import VersionRecord
-from loreg.entities import GarbageCount, GarbageKind
+from loreg.entities import GarbageCount, GarbageKind, NewExport
 from loreg.errors import NotFoundError
 from loreg.manifest import File, Manifest
-
-
-class ExportRecord(msgspec.Struct, frozen=True):
-    """A version's files for the server ``profile``; ``request`` is the digest of all the options of the export."""
-
-    request: str
-    profile: str
-    manifest: Manifest
 
 
 def find(tx: Transaction, version_id: int, request: str) -> Manifest | None:
@@ -38,8 +29,8 @@ def find(tx: Transaction, version_id: int, request: str) -> Manifest | None:
     return Manifest(files) if files else None
 
 
-def record(tx: Transaction, row: VersionRecord, export: ExportRecord) -> None:
-    """Record an export whose files are stored, in place of one with the same request.
+def record(tx: Transaction, adapter_id: int, version_id: int, export: NewExport) -> None:
+    """Record an export of a version whose files are stored, in place of one with the same request.
 
     Raises NotAllowedError if one of its files was deleted for good, with a version that it was the weights of.
     """
@@ -47,9 +38,9 @@ def record(tx: Transaction, row: VersionRecord, export: ExportRecord) -> None:
     blobs.record(tx, sizes)  # from here on nobody deletes
     tombstones.refuse_banned(tx, sizes)
     values = {"digest": export.manifest.digest, "profile": export.profile, "author": tx.author, "created_at": tx.at}
-    key = {"version_id": row.id, "request": export.request}
+    key = {"version_id": version_id, "request": export.request}
     export_id = tx.get_or_create_locked(export_table, {**key, **values}, "version_id", "request")
-    manifest = find(tx, row.id, export.request)
+    manifest = find(tx, version_id, export.request)
     if manifest is not None and manifest.digest == export.manifest.digest:
         return
     tx.connection.execute(delete(export_file_table).where(export_file_table.c.export_id == export_id))
@@ -57,7 +48,7 @@ def record(tx: Transaction, row: VersionRecord, export: ExportRecord) -> None:
     files = [{"export_id": export_id, "path": file.path, "digest": file.sha256} for file in export.manifest.files]
     tx.connection.execute(insert(export_file_table), files)
     detail = {"profile": export.profile, "request": export.request, "digest": export.manifest.digest}
-    tx.log("export", row.adapter_id, row.id, **detail)
+    tx.log("export", adapter_id, version_id, **detail)
 
 
 def find_author(tx: Transaction, row: VersionRecord, request: str) -> str:

@@ -12,7 +12,7 @@ from sqlalchemy.sql.selectable import ReturnsRows
 from loreg.catalog.near_names import resolve_terms
 from loreg.catalog.paging import encode
 from loreg.catalog.patterns import is_match
-from loreg.catalog.schema import adapter_table, alias_table, fact_table, version_table
+from loreg.catalog.schema import adapter_table, alias_table, export_table, fact_table, version_table
 from loreg.catalog.search import split_for
 from loreg.catalog.search_ids import select_ids, sort_columns
 from loreg.catalog.transaction import Transaction
@@ -67,9 +67,8 @@ def select_by_condition(
         .limit(_PAGE)
     )
     if not wanted.again:
-        query = query.where(~_is_known())
-    values = {"probe": wanted.probe, "release": wanted.release}
-    return [(row.id, row.bytes) for row in tx.connection.execute(query, values)]
+        query = query.where(~_is_known(makes_exports=bool(wanted.options.profile)))
+    return [(row.id, row.bytes) for row in tx.connection.execute(query, _values(wanted))]
 
 
 def select_by_search(tx: Transaction, wanted: MapRun, query: Query, last: int) -> tuple[Sequence[SizedId], str | None]:
@@ -80,8 +79,8 @@ def select_by_search(tx: Transaction, wanted: MapRun, query: Query, last: int) -
     order = Sort() if query.sort.by == SortKey.RELEVANCE else query.sort
     query = replace(query, sort=order, limit=_PAGE)
     shape, values = split_for(tx, query)
-    values |= {"probe": wanted.probe, "release": wanted.release}
-    rows = tx.select_compiled(_select_found(shape, tx.sees_all), **values)
+    statement = _select_found(shape, tx.sees_all, makes_exports=bool(wanted.options.profile))
+    rows = tx.select_compiled(statement, **values, **_values(wanted))
     if not rows and query.cursor is None:
         _refuse_unknown_names(resolve_terms(tx, query))
     cursor = encode(query.order, rows[-1][3:]) if len(rows) == _PAGE else None
@@ -89,22 +88,34 @@ def select_by_search(tx: Transaction, wanted: MapRun, query: Query, last: int) -
 
 
 @functools.lru_cache(maxsize=64)
-def _select_found(shape: Query, sees_all: bool) -> ReturnsRows:
+def _select_found(shape: Query, sees_all: bool, *, makes_exports: bool) -> ReturnsRows:
     """Select a page of versions, their bytes, whether the probe has said something of them, and their sort keys."""
     page = select_ids(shape, sees_all, _PAGE)
-    return select(
-        page.c.id, version_table.c.bytes, _is_known().label("known"), *sort_columns(page)
-    ).join(version_table, version_table.c.id == page.c.id)  # fmt: skip
+    is_known = _is_known(makes_exports=makes_exports).label("known")
+    query = select(page.c.id, version_table.c.bytes, is_known, *sort_columns(page))
+    return query.join(version_table, version_table.c.id == page.c.id)
 
 
-def _is_known() -> ColumnElement[bool]:
-    """Return the condition that this release of the probe has said something of a version."""
-    return exists().where(
+def _is_known(*, makes_exports: bool) -> ColumnElement[bool]:
+    """Return the condition that this release of the probe has said something of a version, whose export is there."""
+    is_said = exists().where(
         fact_table.c.version_id == version_table.c.id,
         fact_table.c.probe == bindparam("probe"),
         fact_table.c.release == bindparam("release"),
         fact_table.c.error == "",
     )
+    if not makes_exports:
+        return is_said
+    is_there = exists().where(
+        export_table.c.version_id == version_table.c.id, export_table.c.profile == bindparam("profile")
+    )
+    return and_(is_said, is_there)
+
+
+def _values(wanted: MapRun) -> dict[str, str]:
+    """Return the parameters of :func:`_is_known`."""
+    values = {"probe": wanted.probe, "release": wanted.release}
+    return {**values, "profile": wanted.options.profile} if wanted.options.profile else values
 
 
 def _refuse_unknown_names(matches: Sequence[TermMatch]) -> None:

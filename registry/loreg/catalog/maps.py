@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 from msgspec.structs import replace
 from sqlalchemy import and_, delete, func, insert, select, update
 
+from loreg.catalog import bases
 from loreg.catalog.schema import (
     adapter_table,
     file_table,
@@ -108,14 +110,14 @@ def close(tx: Transaction, run_id: int) -> None:
     tx.connection.execute(update(map_run_table).where(map_run_table.c.id == run_id).values(finished_at=tx.at))
 
 
-def lock_present(tx: Transaction, version_ids: Collection[int]) -> frozenset[int]:
-    """Return those of the ids whose versions are there, and stay until the transaction ends.
+def lock_present(tx: Transaction, version_ids: Collection[int]) -> dict[int, int]:
+    """Return those of the ids whose versions are there, and stay until the transaction ends, with their adapters' ids.
 
     One that is being deleted at this moment counts as gone: nobody waits for the other.
     """
-    query = select(version_table.c.id).where(version_table.c.id.in_(sorted(version_ids))).order_by(version_table.c.id)
-    rows = tx.connection.execute(query.with_for_update(read=True, key_share=True, skip_locked=True))
-    return frozenset(rows.scalars())
+    query = select(version_table.c.id, version_table.c.adapter_id).where(version_table.c.id.in_(sorted(version_ids)))
+    in_order = query.order_by(version_table.c.id).with_for_update(read=True, key_share=True, skip_locked=True)
+    return {row.id: row.adapter_id for row in tx.connection.execute(in_order)}
 
 
 def _leave(tx: Transaction, chunk: MapChunk, state: str) -> bool:
@@ -149,21 +151,30 @@ def _selection_of(wanted: MapRun) -> dict[str, object]:
 
 
 def _read_versions(tx: Transaction, version_ids: Sequence[int]) -> dict[int, ProbedVersion]:
-    """Return the versions that are still there, by id, with their files."""
+    """Return the versions that are still there, by id, with their files and their bases."""
     files: dict[int, list[File]] = {}
-    refs: dict[int, str] = {}
+    rows: list[Any] = []
     for ids in _batches(version_ids):
         of_files = select(file_table.c.version_id, file_table.c.path, file_table.c.digest, file_table.c.size)
         for row in tx.connection.execute(of_files.where(file_table.c.version_id.in_(ids)).order_by(file_table.c.path)):
             files.setdefault(row.version_id, []).append(File(row.path, row.digest, row.size))
         query = (
-            select(version_table.c.id, adapter_table.c.namespace, adapter_table.c.name, version_table.c.number)
+            select(version_table, adapter_table.c.namespace, adapter_table.c.name)
             .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
             .where(version_table.c.id.in_(ids))
         )
-        rows = tx.connection.execute(query)
-        refs |= {row.id: f"{AdapterName(row.namespace, row.name)}:v{row.number}" for row in rows}
-    return {version_id: ProbedVersion(version_id, ref, tuple(files[version_id])) for version_id, ref in refs.items()}
+        rows += tx.connection.execute(query)
+    of_ids = bases.find_all(tx, {row.base_id for row in rows if row.base_id is not None})
+    return {
+        row.id: ProbedVersion(
+            row.id,
+            f"{AdapterName(row.namespace, row.name)}:v{row.number}",
+            row.digest,
+            tuple(files[row.id]),
+            of_ids.get(row.base_id),
+        )
+        for row in rows
+    }
 
 
 def _batches(ids: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 from sqlalchemy import BigInteger, Engine, func, literal, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from loreg.catalog.engine import translate_errors
 from loreg.catalog.transaction import Transaction
@@ -68,6 +69,8 @@ def hold_off(
         try:
             yield heartbeat
         finally:
+            with contextlib.suppress(SQLAlchemyError):  # at once: that a connection was closed PostgreSQL sees later
+                connection.execute(select(func.pg_advisory_unlock_all()))
             connection.invalidate()  # closing it ends the lock, also after an error
 
 

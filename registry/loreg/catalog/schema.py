@@ -120,6 +120,21 @@ class BaseEdgeColumns(TypedColumns):
 base_edge_table = Table("base_edges", metadata, BaseEdgeColumns)
 
 
+class BaseUpgradeColumns(TypedColumns):
+    """An upgrade of a base that somebody asked about: how many of its tensors changed, and by which share of them."""
+
+    old_id: Named[int] = Column(Id, ForeignKey("bases.id"), primary_key=True)
+    new_id: Named[int] = Column(Id, ForeignKey("bases.id"), primary_key=True, index=True)
+    tensors: Named[int] = Column(Integer)
+    changed: Named[int] = Column(Integer)
+    change: Named[float | None] = Column(Double)
+    author: Named[str] = Column(Word)
+    at: Named[datetime] = Column(UtcDateTime)
+
+
+base_upgrade_table = Table("base_upgrades", metadata, BaseUpgradeColumns)
+
+
 class VersionColumns(TypedColumns):
     """An immutable pushed state; ``target`` is the digest of those tensors of its base that it modifies.
 
@@ -692,6 +707,26 @@ class FindingColumns(TypedColumns):
 
 
 finding_table = Table("findings", metadata, FindingColumns, Index(None, "code", "version_id"))
+
+
+class UpgradeVerdictColumns(TypedColumns):
+    """What an upgrade of its base, ``old_id``, to another one means for a version, as ``author`` measured it.
+
+    ``read`` is the change that it reads by the norm of its delta; ``figures`` has the other numbers.
+    """
+
+    version_id: Named[int] = Column(Id, ForeignKey("versions.id"), primary_key=True)
+    new_id: Named[int] = Column(Id, ForeignKey("bases.id"), primary_key=True)
+    old_id: Named[int] = Column(Id, ForeignKey("bases.id"))
+    verdict: Named[str] = Column(String(16))
+    reason: Named[str] = Column(Text)
+    read: Named[float | None] = Column(Double)
+    figures: Named[dict[str, object]] = Column(JSON)
+    author: Named[str] = Column(Word)
+    at: Named[datetime] = Column(UtcDateTime)
+
+
+upgrade_verdict_table = Table("upgrade_verdicts", metadata, UpgradeVerdictColumns, Index(None, "new_id", "old_id"))
 
 
 class MapRunColumns(TypedColumns):

@@ -19,11 +19,12 @@ from loreg.checking.conditions import CONDITIONS
 from loreg.checking.rules import Subject
 from loreg.decoding import decode
 from loreg.entities import Finding, Severity
-from loreg.errors import NotFoundError, UsageError
+from loreg.errors import NotAllowedError, NotFoundError, UsageError
 from loreg.suggestions import suggest
 
 _FOLDER = Path(__file__).parent / "profiles"
 _PROOFS = _FOLDER / "proofs.json"
+_MAX_TEXT = 100  # characters of what names a profile
 
 
 class Effect(StrEnum):
@@ -133,6 +134,19 @@ def read_profile(text: str) -> Profile:
             )
         return profile
     return _set_parameters(profile, options) if options else profile
+
+
+def read_known_profile(text: str) -> Profile:
+    """Read the profile of a server that loreg knows; its files may be made for everybody who reads the adapter.
+
+    Raises NotAllowedError for a user's own profile, and what :func:`read_profile` raises.
+    """
+    if not text or len(text) > _MAX_TEXT or text.endswith(".toml") or "/" in text:
+        raise NotAllowedError(
+            "a registry makes exports itself, and only for the servers that loreg knows",
+            hint="loreg export --help",
+        )
+    return read_profile(text)
 
 
 @functools.cache

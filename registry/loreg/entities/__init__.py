@@ -23,6 +23,7 @@ from loreg.entities.bases import (
     BaseMatch,
     BaseModel,
     BaseRelation,
+    BaseUpgrade,
     RelatedBase,
     Verdict,
     VerdictKind,
@@ -70,7 +71,7 @@ from loreg.entities.live import (
     SyncProblemKind,
     SyncReport,
 )
-from loreg.entities.maps import MapChunk, MapReport, MapRun, MapSelection, ProbedVersion
+from loreg.entities.maps import MapChunk, MapOptions, MapReport, MapRun, MapSelection, NewExport, ProbedVersion
 from loreg.entities.mirroring import MirrorConflict, MirrorReport
 from loreg.entities.options import MergeOptions, RankRuleKind, VersionMetadata
 from loreg.entities.previews import MergePreview, PreviewFigures
@@ -151,7 +152,11 @@ from loreg.entities.sweeps import (
 from loreg.entities.upgrades import (
     AdapterUpgrade,
     ModuleUpgrade,
+    NewUpgrade,
+    NewVerdict,
     ProbeLoss,
+    RecordedVerdict,
+    RecordedVerdicts,
     UnreadableVersion,
     UpgradeReport,
     UpgradeVerdict,
@@ -215,6 +220,7 @@ __all__ = [
     "BaseModel",
     "BaseRelation",
     "BaseSummary",
+    "BaseUpgrade",
     "Caller",
     "Canary",
     "Candidate",
@@ -271,6 +277,7 @@ __all__ = [
     "KinshipKind",
     "LineageEdge",
     "MapChunk",
+    "MapOptions",
     "MapReport",
     "MapRun",
     "MapSelection",
@@ -299,7 +306,10 @@ __all__ = [
     "MoveReport",
     "Namespace",
     "NearDuplicates",
+    "NewExport",
     "NewFacts",
+    "NewUpgrade",
+    "NewVerdict",
     "NewVersion",
     "Operator",
     "Origin",
@@ -323,6 +333,8 @@ __all__ = [
     "PushResult",
     "Query",
     "RankRuleKind",
+    "RecordedVerdict",
+    "RecordedVerdicts",
     "Reference",
     "ReferenceKind",
     "RelatedBase",

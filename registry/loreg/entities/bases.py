@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 
 import msgspec
@@ -130,13 +131,31 @@ class BaseAdded(Value, frozen=True):
     attachments: tuple[BaseAttachment, ...] = ()
 
 
+class BaseUpgrade(Value, frozen=True):
+    """What was recorded of the upgrade from one base to another, and who last measured it, when.
+
+    Of the ``tensors`` of the old base ``changed`` are not the same; ``change`` is ‖W′ − W‖/‖W‖ of these, None where no
+    weights were compared.
+    """
+
+    old: BaseModel
+    new: BaseModel
+    tensors: int
+    changed: int
+    change: float | None
+    author: str
+    at: datetime
+
+
 class BaseDetails(Value, frozen=True):
     """All that is known of a base; ``versions`` counts the versions that were trained on it.
 
-    ``files`` has the sha256 of each shard, where headers alone are known of it.
+    ``files`` has the sha256 of each shard, where headers alone are known of it. ``upgrades`` are those that were
+    recorded, from this base or to it, the newest first.
     """
 
     base: BaseModel
     edges: tuple[BaseEdge, ...]
     versions: int
     files: Mapping[str, str] = msgspec.field(default_factory=dict)
+    upgrades: tuple[BaseUpgrade, ...] = ()

@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import msgspec
 
+from loreg.entities.bases import BaseModel
 from loreg.entities.queries import Query
-from loreg.manifest import File
+from loreg.manifest import File, Manifest
 from loreg.value import Value
 
 
 class ProbedVersion(Value, frozen=True):
-    """A version that is to be probed: the id of its row, its ref, and its files."""
+    """A version that is to be probed: the id of its row, its ref and digest, its files, and its base if it is known."""
 
     id: int
     ref: str
+    digest: str
     files: tuple[File, ...]
+    base: BaseModel | None = None
+
+
+class NewExport(Value, frozen=True):
+    """A version's files for the server ``profile``; ``request`` is the digest of all the options of the export."""
+
+    request: str
+    profile: str
+    manifest: Manifest
+
+
+class MapOptions(Value, frozen=True):
+    """What a probe that makes something is told besides.
+
+    That is the ``profile`` of the server that exports are for; or the ``rank`` of new versions, and the ``name`` of
+    their adapters, in which ``{namespace}`` and ``{name}`` are those of the adapter that each is made of.
+    """
+
+    profile: str = ""
+    rank: int = 0
+    name: str = ""
 
 
 class MapSelection(Value, frozen=True):
@@ -53,6 +76,7 @@ class MapRun(Value, frozen=True):
     release: str
     selection: MapSelection
     again: bool
+    options: MapOptions = MapOptions()
     id: int = 0
     versions: int = 0
     done: int = 0
@@ -75,7 +99,8 @@ class MapReport(Value, frozen=True):
     """What came of a run: how many versions it was over, and of how many of them the probe said something now.
 
     ``failed`` are the first hundred of which it could say nothing, each with the reason, and ``gone`` those that were
-    deleted meanwhile. ``retries`` counts chunks that were begun once more, for their process ended.
+    deleted meanwhile. ``retries`` counts chunks that were begun once more, for their process ended, or a
+    collection took from the store what it had made.
     """
 
     run: MapRun

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 
-from loreg.entities.bases import BaseModel
+from loreg.entities.bases import BaseModel, BaseUpgrade
+from loreg.entities.queries import Page
 from loreg.entities.versions import Version
 from loreg.value import Value
 
@@ -20,6 +23,19 @@ class UpgradeVerdict(StrEnum):
     RETRAIN = "retrain"
     #: Not everything could be compared.
     UNKNOWN = "unknown"
+
+    @property
+    def in_words(self) -> str:
+        """What people read of it."""
+        return _IN_WORDS[self]
+
+
+_IN_WORDS = {
+    UpgradeVerdict.EXACT: "moves exactly",
+    UpgradeVerdict.COPY: "copy, expect loss",
+    UpgradeVerdict.RETRAIN: "train again",
+    UpgradeVerdict.UNKNOWN: "not known",
+}
 
 
 class ModuleUpgrade(Value, frozen=True):
@@ -83,6 +99,53 @@ class AdapterUpgrade(Value, frozen=True):
     moved_to: str = ""
 
 
+class NewVerdict(Value, frozen=True):
+    """The verdict on the version ``ref`` with that ``digest``, to be recorded; else as :class:`AdapterUpgrade`."""
+
+    ref: str
+    digest: str
+    verdict: UpgradeVerdict
+    reason: str
+    tensors: int
+    changed: int
+    read: float | None
+    written: float | None
+    change: float | None
+    overlap: float | None
+    losses: tuple[ProbeLoss, ...]
+
+
+class NewUpgrade(Value, frozen=True):
+    """Verdicts on versions of the base ``old`` for the base ``new``, both by digest, to be recorded.
+
+    The other figures are those of :class:`UpgradeReport`.
+    """
+
+    old: str
+    new: str
+    tensors: int
+    changed: int
+    change: float | None
+    verdicts: tuple[NewVerdict, ...]
+
+
+class RecordedVerdict(NewVerdict, frozen=True):
+    """A verdict that ``author`` had recorded; ``moved_to`` is the ref of the version's weights on the new base."""
+
+    moved_to: str
+    author: str
+    at: datetime
+
+
+class RecordedVerdicts(Page[RecordedVerdict], frozen=True):
+    """A page of the verdicts that were recorded of an upgrade; ``counts`` has how many there are of each, in all."""
+
+    items: tuple[RecordedVerdict, ...]
+    cursor: str | None
+    upgrade: BaseUpgrade
+    counts: Mapping[UpgradeVerdict, int]
+
+
 class UnreadableVersion(Value, frozen=True):
     """A version, or a part of the selection, that nothing can be said of, or that could not be moved; and why."""
 
@@ -94,7 +157,8 @@ class UpgradeReport(Value, frozen=True):
     """What an upgrade from ``old`` to ``new`` means for the adapters, those that move exactly first.
 
     Of the ``tensors`` of the old base ``changed`` are not the same; ``change`` is ‖W′ − W‖/‖W‖ of these, None where no
-    weights were compared. ``others`` are selected versions of another base, or of one that is not known.
+    weights were compared. ``others`` are selected versions of another base, or of one that is not known. ``recorded``
+    counts the adapters whose verdict the registry keeps.
     """
 
     old: BaseModel
@@ -106,3 +170,4 @@ class UpgradeReport(Value, frozen=True):
     unreadable: tuple[UnreadableVersion, ...] = ()
     others: tuple[UnreadableVersion, ...] = ()
     notes: tuple[str, ...] = ()
+    recorded: int = 0

@@ -10,10 +10,10 @@ from loreg.value import Value
 #: What a registry tells of; see "Changes" in docs/format.md.
 ACTIONS = (
     "push", "base", "attach", "detach", "describe", "metric", "metric declare", "tag", "untag", "yank", "unyank",
-    "export", "export drop", "base add", "base change", "base relate", "draft", "undraft", "namespace", "token create",
-    "token revoke", "job submit", "job end", "job cancel", "gc", "delete", "prune", "mirror", "verify", "repair",
-    "backup", "forget", "restore", "move", "canary", "canary end", "rollback", "promote", "promote end", "pull",
-    "webhook add", "webhook remove", "webhook rotate", "webhook enable",
+    "export", "export drop", "base add", "base change", "base relate", "base upgrade", "draft", "undraft", "namespace",
+    "token create", "token revoke", "job submit", "job end", "job cancel", "gc", "delete", "prune", "mirror", "verify",
+    "repair", "backup", "forget", "restore", "move", "canary", "canary end", "rollback", "promote", "promote end",
+    "pull", "webhook add", "webhook remove", "webhook rotate", "webhook enable",
     "webhook disable", "webhook give up", "webhook redeliver", "webhook ping",
 )  # fmt: skip
 

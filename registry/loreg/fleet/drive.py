@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from loreg.entities import MapChunk, MapReport, MapRun, Progress
+from loreg.errors import CollectedError
 from loreg.fleet.chunk import ChunkAnswer, ChunkTask
 from loreg.fleet.executor import Executor, Lost
 from loreg.probes.probe import Probe
@@ -111,12 +112,17 @@ class Driver:
             self._record(chunk, ChunkAnswer({version.id: failure for version in chunk.versions}))
 
     def _record(self, chunk: MapChunk, answer: ChunkAnswer) -> None:
-        recorded = self._maps.finish(chunk, answer.facts)
+        try:
+            recorded = self._maps.finish(chunk, answer.facts, answer.made)
+        except CollectedError:  # a collection took what the worker found in the store
+            self._begin_again(chunk)
+            return
         if recorded is None:
             return
         tally = self._tally
         self._done += len(chunk.versions)
-        tally.recorded += recorded
-        failures = [(v.ref, answer.facts[v.id].error) for v in chunk.versions if answer.facts[v.id].error]
+        tally.recorded += len(recorded)
+        refs = {version.id: version.ref for version in chunk.versions}
+        failures = [(refs[version_id], facts.error) for version_id, facts in recorded.items() if facts.error]
         tally.failed_count += len(failures)
         tally.failed += failures[: _MAX_LISTED - len(tally.failed)]

@@ -34,7 +34,7 @@ class Executor(Protocol[AnyWorkItem]):
     """Workers that run tasks, each one at a time. Close it when done, whatever happens."""
 
     def room(self) -> int:
-        """Return how many tasks would be begun at once."""
+        """Return how many tasks would be begun at once: at least one if none is under way."""
         ...
 
     def submit(self, task: AnyWorkItem) -> None:
@@ -42,7 +42,7 @@ class Executor(Protocol[AnyWorkItem]):
         ...
 
     def wait(self) -> Sequence[tuple[AnyWorkItem, Any]]:
-        """Wait until some task ended, and return those that did, each with its answer or why it is :class:`Lost`."""
+        """Wait until something happened; return the tasks that ended, each with its answer, or why it is lost."""
         ...
 
     def close(self) -> None:

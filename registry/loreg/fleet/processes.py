@@ -21,14 +21,16 @@ from loreg.fleet.executor import AnyWorkItem, Executor, Lost, WorkItem
 
 _READY = "ready"
 _STARTS = 60.0  # seconds in which a process says that it is there
+_MAX_FAILED_STARTS = 5  # one after the other, until there is no sense in another
 
 
 @dataclass
 class _Worker:
-    """A process, the connection to it, and the task that it runs; None if it waits for one."""
+    """A process, the connection to it, whether it said that it is there, and the task that it runs."""
 
     process: SpawnProcess
     connection: Connection
+    is_ready: bool = False
     task: WorkItem | None = None
 
 
@@ -37,41 +39,51 @@ class ProcessExecutor(Executor[AnyWorkItem]):
 
     def __init__(self, count: int) -> None:
         self._workers: list[_Worker] = []
+        self._failed_starts = 0
         try:
             self._workers += [_start() for _ in range(count)]
-            for worker in self._workers:
-                _await_ready(worker)
+            while not all(worker.is_ready for worker in self._workers):
+                self.wait()
         except BaseException:
             self.close()
             raise
 
     def room(self) -> int:
-        """Return how many processes wait for a task."""
-        return sum(worker.task is None for worker in self._workers)
+        """Return how many processes wait for a task; if all are being replaced, wait until one is there."""
+        while self._workers and not any(worker.is_ready for worker in self._workers):
+            self.wait()
+        return sum(worker.is_ready and worker.task is None for worker in self._workers)
 
     def submit(self, task: AnyWorkItem) -> None:
         """Give a task to a process that waits for one."""
-        worker = next(worker for worker in self._workers if worker.task is None)
+        worker = next(worker for worker in self._workers if worker.is_ready and worker.task is None)
         worker.task = task
         with contextlib.suppress(OSError):  # it ended meanwhile: wait() sees that
             worker.connection.send(task)
 
     def wait(self) -> Sequence[tuple[AnyWorkItem, Any]]:
-        """Wait until some task ended; a process that ended is replaced."""
-        ready = wait([worker.connection for worker in self._workers if worker.task is not None])
+        """Wait until some task ended, or a process that takes the place of one that ended is there.
+
+        Raises LoregError if processes do not start.
+        """
+        expected = [worker for worker in self._workers if worker.task is not None or not worker.is_ready]
+        is_starting = not any(worker.is_ready for worker in expected)
+        if not (ready := wait([worker.connection for worker in expected], _STARTS if is_starting else None)):
+            raise _not_started_error()
         ended: list[tuple[Any, Any]] = []
-        for place, worker in enumerate(self._workers):
-            if worker.task is None or worker.connection not in ready:
+        for number, worker in enumerate(self._workers):
+            if worker.connection not in ready:
                 continue
             answer: Any = Lost.WORKER
             try:
                 answer = worker.connection.recv()
             except (EOFError, OSError):
-                _end(worker)
-                self._workers[place] = _start()
-                _await_ready(self._workers[place])
-            ended.append((worker.task, answer))
-            worker.task = None
+                self._replace(number)
+            if worker.task is not None:
+                ended.append((worker.task, answer))
+                worker.task = None
+            elif answer == _READY:
+                worker.is_ready, self._failed_starts = True, 0
         return ended
 
     def close(self) -> None:
@@ -79,6 +91,15 @@ class ProcessExecutor(Executor[AnyWorkItem]):
         for worker in self._workers:
             _end(worker)
         self._workers = []
+
+    def _replace(self, number: int) -> None:
+        """Start a process in the place of one that ended."""
+        worker = self._workers[number]
+        _end(worker)
+        self._failed_starts += not worker.is_ready
+        if self._failed_starts == _MAX_FAILED_STARTS:
+            raise _not_started_error()
+        self._workers[number] = _start()
 
 
 def _start() -> _Worker:
@@ -91,13 +112,8 @@ def _start() -> _Worker:
     return _Worker(process, ours)
 
 
-def _await_ready(worker: _Worker) -> None:
-    try:
-        if worker.connection.poll(_STARTS) and worker.connection.recv() == _READY:
-            return
-    except (EOFError, OSError):
-        pass
-    raise LoregError(
+def _not_started_error() -> LoregError:
+    return LoregError(
         "a process that is to read adapters did not start",
         hint="a program that calls registry.map does so below if __name__ == '__main__':",
     )

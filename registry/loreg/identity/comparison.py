@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from loreg.adapters.dtypes import DTYPES
 from loreg.adapters.header import Tensor
+from loreg.identity.blas import one_blas_thread
 from loreg.identity.factors import FactorFile, Factors, is_readable, singular_values
 
 Array = NDArray[Any]
@@ -71,7 +71,7 @@ class PairSums:
 def compare_pair(query: FactorFile, candidate: FactorFile) -> PairSums:
     """Compare all deltas of two adapters. A module that one lacks counts as zero there."""
     sums = PairSums()
-    with threadpool_limits(1, "blas"):
+    with one_blas_thread():
         for name in sorted(query.modules.keys() | candidate.modules.keys()):
             q, c = (file.read(name) if name in file.modules else None for file in (query, candidate))
             if q is not None and c is not None and _same_shape(q, c):
@@ -86,7 +86,7 @@ def compare_pair(query: FactorFile, candidate: FactorFile) -> PairSums:
 def gram_matrix(files: Sequence[FactorFile]) -> Array:
     """Return the inner products (T, T) of all deltas of T adapters."""
     gram = np.zeros((len(files), len(files)))
-    with threadpool_limits(1, "blas"):
+    with one_blas_thread():
         for name in sorted(set().union(*(file.modules for file in files))):
             opened = [(t, file.read(name)) for t, file in enumerate(files) if name in file.modules]
             for place, (s, one) in enumerate(opened):

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from loreg.adapters.structure import AdapterStructure
 from loreg.entities import Sketch
 from loreg.errors import UsageError
+from loreg.identity.blas import one_blas_thread
 from loreg.identity.factors import open_factors
 from loreg.identity.probes import PROBES, project
 
@@ -36,7 +36,7 @@ def sketch_adapter(structure: AdapterStructure) -> Sketch:
     of which a number is not finite as a 32-bit float, has no vector.
     """
     total, energy = np.zeros(PROBES), 0.0
-    with threadpool_limits(1, "blas"), open_factors(structure) as file:
+    with one_blas_thread(), open_factors(structure) as file:
         modules = file.modules
         for name in modules:
             factors = file.read(name)

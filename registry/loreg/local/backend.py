@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
+from msgspec.structs import replace
+
 from loreg.backend import Backend, EventStream
 from loreg.catalog import (
     Catalog,
@@ -36,6 +38,7 @@ from loreg.catalog import (
     summaries,
     tokens,
     tombstones,
+    upgrades,
     versions,
 )
 from loreg.catalog.canaries import list_all as list_canaries
@@ -92,10 +95,13 @@ from loreg.entities import (
     MissingKind,
     Namespace,
     NearDuplicates,
+    NewExport,
+    NewUpgrade,
     Origin,
     Page,
     Promotion,
     Query,
+    RecordedVerdicts,
     RelatedBase,
     Relatives,
     Role,
@@ -105,6 +111,7 @@ from loreg.entities import (
     Sketch,
     TaskSummary,
     Token,
+    UpgradeVerdict,
     UpkeepAction,
     Usage,
     UsageBy,
@@ -406,16 +413,7 @@ class LocalBackend(Backend):
         return Caller(self._access.author, self._access.permissions, self._access.token_id, expires_at)
 
     def commit(self, commit: Commit, accepted: Mapping[str, AcceptedUpload] = MappingProxyType({})) -> Committed:
-        from loreg.local.bases import limit_concurrent_reads
-        from loreg.local.commit import read_commit
-
-        require(self._access, Role.WRITE, commit.adapter.namespace)
-        if commit.origin is not None:
-            require(self._access, Role.ADMIN, "*")
-            validate_origin(commit.origin)
-        with limit_concurrent_reads() if commit.base is not None else contextlib.nullcontext():
-            parsed = read_commit(self._store, commit, accepted)
-            proven = self._find_proven(parsed.base) if parsed.base is not None else ()
+        parsed, proven = self.parse(commit, accepted)
         try:
             for attempt in self.write_references():
                 with attempt as tx:
@@ -427,6 +425,24 @@ class LocalBackend(Backend):
                     blobs.record(tx, sizes)
             raise
         return committed
+
+    def parse(
+        self, commit: Commit, accepted: Mapping[str, AcceptedUpload] = MappingProxyType({})
+    ) -> tuple[ParsedCommit, Sequence[str]]:
+        """Read a commit of a caller who may write there, and return it as :meth:`record` takes it.
+
+        Raises what :func:`loreg.local.commit.read_commit` raises.
+        """
+        from loreg.local.bases import limit_concurrent_reads
+        from loreg.local.commit import read_commit
+
+        require(self._access, Role.WRITE, commit.adapter.namespace)
+        if commit.origin is not None:
+            require(self._access, Role.ADMIN, "*")
+            validate_origin(commit.origin)
+        with limit_concurrent_reads() if commit.base is not None else contextlib.nullcontext():
+            parsed = read_commit(self._store, commit, accepted)
+            return parsed, self._find_proven(parsed.base) if parsed.base is not None else ()
 
     def write_references(self) -> Iterator[AbstractContextManager[Transaction]]:
         """Yield attempts to write; see :func:`loreg.local.reference_writes.write_references`."""
@@ -555,7 +571,12 @@ class LocalBackend(Backend):
     def base(self, text: str) -> BaseDetails:
         with self.catalog.read(self._access) as tx:
             base = bases.find(tx, text)
-            return BaseDetails(base, derivations.list_edges(tx, base.digest), bases.count_versions(tx, base))
+            return BaseDetails(
+                base,
+                derivations.list_edges(tx, base.digest),
+                bases.count_versions(tx, base),
+                upgrades=upgrades.list_of_base(tx, base),
+            )
 
     def related_bases(self, base: BaseModel) -> tuple[RelatedBase, ...]:
         """Return the bases that an edge joins with this one, and those of its architecture; for its page."""
@@ -632,6 +653,24 @@ class LocalBackend(Backend):
         with self.catalog.read(self._access) as tx:
             return derivations.shortest_path(tx, one, other)
 
+    def record_upgrade(self, upgrade: NewUpgrade) -> int:
+        from loreg.local.upgrades import validate_upgrade
+
+        require_somewhere(self._access, Role.WRITE)
+        validate_upgrade(upgrade)
+        with self.catalog.write(self._access) as tx:
+            old, new = (bases.find(tx, digest) for digest in (upgrade.old, upgrade.new))
+            return upgrades.record(tx, replace(upgrade, old=old.digest, new=new.digest))
+
+    def upgrade_verdicts(
+        self, old: str, new: str, verdict: UpgradeVerdict | None, limit: int, cursor: str | None
+    ) -> RecordedVerdicts:
+        from loreg.adapters.structure import WEIGHTS_NAME
+
+        with self.catalog.read(self._access) as tx:
+            old_base, new_base = bases.find(tx, old), bases.find(tx, new)
+            return upgrades.list_verdicts(tx, old_base, new_base, verdict, limit, cursor, weights_path=WEIGHTS_NAME)
+
     def export(self, ref: Ref, request: str) -> Manifest | None:
         with self.catalog.read(self._access) as tx:
             return exports.find(tx, versions.resolve(tx, ref).id, request)
@@ -648,13 +687,14 @@ class LocalBackend(Backend):
             with attempt:
                 manifest = build_export(self._store, details, server, recorded, self.lease)
                 if manifest != recorded:
-                    self._record_export(ref, exports.ExportRecord(request, profile, manifest))
+                    self._record_export(ref, NewExport(request, profile, manifest))
         return manifest
 
-    def _record_export(self, ref: Ref, export: exports.ExportRecord) -> None:
+    def _record_export(self, ref: Ref, export: NewExport) -> None:
         for attempt in self.write_references():
             with attempt as tx:
-                exports.record(tx, self._find_writable(tx, ref), export)
+                record = self._find_writable(tx, ref)
+                exports.record(tx, record.adapter_id, record.id, export)
 
     def drop_export(self, ref: Ref, request: str) -> None:
         namespace = ref.adapter.namespace
@@ -743,7 +783,7 @@ class LocalBackend(Backend):
     def upkeep(self) -> Upkeep:
         from loreg.local.upkeep import LocalUpkeep
 
-        return LocalUpkeep(self.catalog, self._access)
+        return LocalUpkeep(self.catalog, self._store, self._access, self)
 
     def namespaces(self) -> tuple[Namespace, ...]:
         with self.catalog.read(self._access) as tx:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 
 from msgspec.structs import replace
 
 from loreg.catalog import Catalog, map_selection, maps
 from loreg.catalog.map_selection import SizedId
-from loreg.entities import Access, MapChunk, MapRun, NewFacts, Query
+from loreg.entities import Access, Commit, MapChunk, MapRun, NewExport, NewFacts, Query
 from loreg.errors import UnderWayError
 from loreg.local.facts import record_all_facts
 from loreg.local.loading import with_findings_of_server
+from loreg.local.made_files import CommitRecorder, MadeFiles
 from loreg.selectors import parse_selector
+from loreg.storage import BlobStore
 from loreg.upkeep import Maps
 
 _MAX_VERSIONS = 500  # in a chunk: a second of headers
@@ -23,8 +26,8 @@ _MAX_BYTES = 128 * 1024**2  # of the weights of a chunk, for a probe that reads 
 class LocalMaps(Maps):
     """Runs of probes, for an administrator."""
 
-    def __init__(self, catalog: Catalog, access: Access) -> None:
-        self._catalog = catalog
+    def __init__(self, catalog: Catalog, store: BlobStore, access: Access, commits: CommitRecorder) -> None:
+        self._catalog, self._store, self._commits = catalog, store, commits
         self._access = access
 
     def exclusive(self) -> AbstractContextManager[object]:
@@ -44,13 +47,21 @@ class LocalMaps(Maps):
         with self._catalog.write(self._access) as tx:
             return maps.claim(tx, run.id, limit)
 
-    def finish(self, chunk: MapChunk, facts: Mapping[int, NewFacts]) -> int | None:
+    def finish(
+        self,
+        chunk: MapChunk,
+        facts: Mapping[int, NewFacts],
+        made: Mapping[int, NewExport | Commit] = MappingProxyType({}),
+    ) -> Mapping[int, NewFacts] | None:
+        if made:
+            return MadeFiles(chunk, facts, made).record(self._catalog, self._store, self._access, self._commits)
         with self._catalog.write(self._access) as tx:
             if not maps.finish(tx, chunk):
                 return None
             present = maps.lock_present(tx, facts.keys())
-            record_all_facts(tx, {version_id: facts[version_id] for version_id in sorted(present)})
-            return len(present)
+            recorded = {version_id: facts[version_id] for version_id in present}
+            record_all_facts(tx, recorded)
+            return recorded
 
     def give_back(self, chunk: MapChunk) -> None:
         with self._catalog.write(self._access) as tx:

@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from loreg.adapters.dtypes import DTYPES
 from loreg.adapters.module import Module
 from loreg.adapters.module_shape import ModuleShape
 from loreg.errors import MergeError
+from loreg.identity.blas import one_blas_thread
 from loreg.identity.factors import FactorFile
 
 Array = NDArray[Any]
@@ -81,7 +81,7 @@ def reduce_sources(files: Sequence[FactorFile], labels: Sequence[str]) -> list[F
     for name in sorted(set().union(*of_sources)):
         owners = {position: modules[name] for position, modules in enumerate(of_sources) if name in modules}
         names_of_kind.setdefault(_kind_of(owners), []).append(name)
-    with threadpool_limits(1, "blas"):
+    with one_blas_thread():
         return [_reduce(files, labels, kind, names) for kind, names in names_of_kind.items()]
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from loreg.entities import AdapterComparison
+from loreg.identity.blas import one_blas_thread
 from loreg.identity.factors import FactorFile
 from loreg.merging.pair_sums import ROUNDING, PairSums, make_similarity, sample_entries
 from loreg.previewing.joint_frames import read_balanced
@@ -47,7 +47,7 @@ def compare_files(files: Sequence[FactorFile], labels: Sequence[str]) -> Adapter
     """
     sums: dict[tuple[int, int], PairSums] = defaultdict(PairSums)
     of_sources = [file.modules for file in files]
-    with threadpool_limits(1, "blas"):
+    with one_blas_thread():
         for name in sorted(set().union(*of_sources)):
             positions = [position for position, modules in enumerate(of_sources) if name in modules]
             if len(positions) > 1:

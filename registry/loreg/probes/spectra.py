@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from threadpoolctl import threadpool_limits
-
+from loreg.identity.blas import one_blas_thread
 from loreg.identity.factors import open_factors, singular_values
 from loreg.probes.adapter import ProbedAdapter
 
@@ -17,7 +16,7 @@ def spectra(adapter: ProbedAdapter) -> dict[str, object]:
     DoRA's magnitudes are not in it. Modules whose factors cannot be read are listed as ``unreadable``.
     """
     values: dict[str, object] = {}
-    with threadpool_limits(1, "blas"), open_factors(adapter.structure) as file:
+    with one_blas_thread(), open_factors(adapter.structure) as file:
         modules = file.modules
         for name in modules:
             of_experts = singular_values(file.read(name)).tolist()

@@ -43,9 +43,11 @@ from loreg.entities import (
     MetricVocabulary,
     Namespace,
     NearDuplicates,
+    NewUpgrade,
     Page,
     Promotion,
     Query,
+    RecordedVerdicts,
     SearchPage,
     SearchWords,
     Selection,
@@ -53,6 +55,7 @@ from loreg.entities import (
     SortKey,
     TaskSummary,
     Token,
+    UpgradeVerdict,
     Usage,
     UsageBy,
     Version,
@@ -82,6 +85,7 @@ from loreg.schemas import (
     SketchResponse,
     TokenCreated,
     TokenRequest,
+    UpgradeRequest,
     VisibilityRequest,
     WebhookCreated,
     WebhookPing,
@@ -307,6 +311,15 @@ class RemoteBackend(Backend):
 
     def base_path(self, one: str, other: str) -> tuple[BaseEdge, ...]:
         return self._server.get(f"{_API}/base-edges", tuple[BaseEdge, ...], {"one": one, "other": other})
+
+    def record_upgrade(self, upgrade: NewUpgrade) -> int:
+        return self._server.post(f"{_API}/base-upgrades", int, UpgradeRequest(upgrade))
+
+    def upgrade_verdicts(
+        self, old: str, new: str, verdict: UpgradeVerdict | None, limit: int, cursor: str | None
+    ) -> RecordedVerdicts:
+        parameters = {"old": old, "new": new, "verdict": verdict, "limit": limit, "cursor": cursor}
+        return self._server.get(f"{_API}/base-upgrades", RecordedVerdicts, parameters)
 
     def export(self, ref: Ref, request: str) -> Manifest | None:
         try:

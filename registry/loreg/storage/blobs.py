@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from loreg.storage.durable import move_durably
 
 CHUNK = 1024 * 1024
 SMALL = 64 * 1024  # bytes that are sent or read in the time of one request
+_IN_MEMORY = 64 * 1024 * 1024  # bytes of a blob that are read by one request to be a file for a while
 MAX_DOCUMENT = 256 * 1024 * 1024  # bytes of a document of unknown size: the largest lists of tensors have a tenth
 PUSH_AGAIN = "push the adapter again, or add its base again: that replaces what is lost or damaged"
 _MAX_VERIFIED = 4096  # blobs
@@ -177,6 +179,13 @@ class BlobStore(BlobTransfer, Protocol):
 
     def hash_stored(self, sha256: str, on_bytes: BytesCallback = ignore_bytes) -> Blob | None:
         """Return digest and size of the bytes under a blob's name, read now; None if there are none."""
+        ...
+
+    def checked_file(self, blob: Blob) -> AbstractContextManager[Path]:
+        """Return a file with the blob's bytes, to be read until the context ends, and never changed.
+
+        They are compared with the digest first: raises NotFoundError if there is no such blob, and IntegrityError.
+        """
         ...
 
     def list_leftovers(self) -> Iterator[Leftover]:
@@ -353,6 +362,18 @@ def put_bytes(store: BlobTransfer, content: bytes) -> Blob:
         path.write_bytes(content)
         store.put(blob, path)
     return blob
+
+
+@contextmanager
+def download_checked(store: BlobTransfer, blob: Blob) -> Iterator[Path]:
+    """Download the blob into a folder that is removed afterwards, a small one by one request; see ``checked_file``."""
+    with tempfile.TemporaryDirectory(prefix="loreg-blob-") as folder:
+        path = Path(folder) / blob.sha256
+        if blob.size > _IN_MEMORY:
+            store.get(blob, path)
+        else:
+            path.write_bytes(store.read(blob.sha256, blob.size))
+        yield path
 
 
 def partial_path(path: Path, blob: Blob) -> Path:

@@ -154,6 +154,15 @@ class FolderStore:
             except FileNotFoundError:
                 return None
 
+    @contextlib.contextmanager
+    def checked_file(self, blob: Blob) -> Iterator[Path]:
+        """Hash the blob's own file: nothing is copied."""
+        if (stored := self.hash_stored(blob.sha256)) is None:
+            raise missing_error(self.url, blob.sha256)
+        if stored != blob:
+            raise damaged_error(self.url, blob, stored)
+        yield self._path(blob.sha256)
+
     def list_leftovers(self) -> Iterator[Leftover]:
         """Return the files, and the empty folders, whose names are those of what is not complete yet."""
         with self._explain_os_errors():

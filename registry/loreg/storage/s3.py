@@ -38,6 +38,7 @@ from loreg.storage.blobs import (
     StoredObject,
     VerifiedCache,
     damaged_document_error,
+    download_checked,
     file_changed_error,
     ignore_bytes,
     key_of,
@@ -326,6 +327,12 @@ class S3Store:
         except NotFoundError:
             return None
         return Blob(hasher.hexdigest(), size)
+
+    @contextlib.contextmanager
+    def checked_file(self, blob: Blob) -> Iterator[Path]:
+        """Download the blob into a folder that is removed afterwards, a small one by one request."""
+        with download_checked(self, blob) as path:
+            yield path
 
     def list_leftovers(self) -> Iterator[Leftover]:
         """Return the uploads in parts that were begun and neither completed nor aborted, since when they were."""

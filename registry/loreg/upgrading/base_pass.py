@@ -7,12 +7,15 @@ two tensors that are compared, and of the factors on them.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from loreg.adapters.dtypes import FLOATS
 from loreg.adapters.header import Tensor
@@ -27,6 +30,7 @@ from loreg.entities import Progress, no_progress
 from loreg.upgrading.touched_change import Array, Directions, TouchedChange, delta_directions, measure_touched
 from loreg.upgrading.touched_tensors import TouchedTensor, pair_tensors
 
+_BATCH = 32  # adapters that one thread measures on a tensor
 #: A tensor of both bases, by its canonical names.
 _Pair = tuple[str, str]
 
@@ -93,19 +97,21 @@ def measure_bases(
     touches = _by_tensor(adapters)
     pairs = sorted({*touches, *_changed_pairs(old, new)}, key=lambda pair: _place(old, pair))
     whole = change = 0.0
-    for done, pair in enumerate(pairs):
-        progress("comparing the bases", done, len(pairs))
-        if _is_same(old, new, pair):  # not read: the deltas on it count, and no change
-            for touch in touches[pair]:
-                for matrix in _numbers(touch.target):
-                    add(touch, TouchedChange(delta=float(np.sum(touch.directions(matrix).s ** 2))))
-            continue
-        weight = old.read(pair[0])
-        difference = new.read(pair[1]) - weight
-        whole += float(np.sum(np.square(weight, dtype=np.float64)))
-        change += float(np.sum(np.square(difference, dtype=np.float64)))
-        for touch, figures in _measure_tensor(weight, difference, touches.get(pair, ())):
-            add(touch, figures)
+    # Factors are narrow: a thread of its own for some adapters is faster than several threads for each product.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, pair in enumerate(pairs):
+            progress("comparing the bases", done, len(pairs))
+            if _is_same(old, new, pair):  # not read: the deltas on it count, and no change
+                for touch in touches[pair]:
+                    for matrix in _numbers(touch.target):
+                        add(touch, TouchedChange(delta=float(np.sum(touch.directions(matrix).s ** 2))))
+                continue
+            weight = old.read(pair[0])
+            difference = new.read(pair[1]) - weight
+            whole += float(np.sum(np.square(weight, dtype=np.float64)))
+            change += float(np.sum(np.square(difference, dtype=np.float64)))
+            for touch, figures in _measure_tensor(weight, difference, touches.get(pair, ()), pool):
+                add(touch, figures)
     progress("comparing the bases", len(pairs), len(pairs))
     return BaseChanges(changes, math.sqrt(change / whole) if whole else 0.0)
 
@@ -141,7 +147,7 @@ def _place(old: BaseWeights, pair: _Pair) -> tuple[str, int]:
 
 
 def _measure_tensor(
-    weight: Array, difference: Array, touches: Sequence[_Touch]
+    weight: Array, difference: Array, touches: Sequence[_Touch], pool: ThreadPoolExecutor
 ) -> Iterator[tuple[_Touch, TouchedChange]]:
     """Yield the figures of each touch on one tensor; those that take the same part of it go together."""
     groups: dict[tuple[object, ...], list[_Touch]] = {}
@@ -152,8 +158,14 @@ def _measure_tensor(
     for group in groups.values():
         parts = zip(_matrices(weight, group[0]), _matrices(difference, group[0]), strict=True)
         for (number, of_weight), (_, of_difference) in parts:
-            figures = measure_touched(of_weight, of_difference, [touch.directions(number) for touch in group])
-            yield from zip(group, figures, strict=True)
+            measure = partial(_measure_batch, of_weight, of_difference, number)
+            batches = [group[start : start + _BATCH] for start in range(0, len(group), _BATCH)]
+            for batch, figures in zip(batches, pool.map(measure, batches), strict=True):
+                yield from zip(batch, figures, strict=True)
+
+
+def _measure_batch(weight: Array, difference: Array, number: int, batch: Sequence[_Touch]) -> list[TouchedChange]:
+    return list(measure_touched(weight, difference, (touch.directions(number) for touch in batch)))
 
 
 def _numbers(target: TargetTensor) -> range:

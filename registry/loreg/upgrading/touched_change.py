@@ -9,7 +9,7 @@ Shapes: o out, i in, r rank of one adapter, k ranks of several side by side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -68,7 +68,7 @@ def delta_directions(b: Array, a: Array, scale: float = 1.0) -> Directions:
     return Directions(q_or @ u_rr[:, :rank], s_r[:rank], q_ir @ vh_rr[:rank].T)
 
 
-def measure_touched(weight: Array, change: Array, deltas: Sequence[Directions]) -> Iterator[TouchedChange]:
+def measure_touched(weight: Array, change: Array, deltas: Iterable[Directions]) -> Iterator[TouchedChange]:
     """Yield the figures of each delta on one matrix ``weight (o, i)`` that was changed by ``change (o, i)``.
 
     Many adapters cost one product: their directions stand side by side, about a thousand at a time.
@@ -79,21 +79,25 @@ def measure_touched(weight: Array, change: Array, deltas: Sequence[Directions]) 
         v_ik = np.concatenate([delta.v for delta in group], axis=1).astype(change.dtype)
         u_ok = np.concatenate([delta.u for delta in group], axis=1).astype(change.dtype)
         read_ok, written_ki = change @ v_ik, u_ok.T @ change
-        parts = zip(group, np.split(read_ok, ends, axis=1), np.split(written_ki, ends, axis=0), strict=True)
-        for delta, read_or, written_ri in parts:
-            core_rr = delta.u.T @ read_or
+        read_k = np.sum(np.square(read_ok), axis=0, dtype=np.float64)
+        written_k = np.sum(np.square(written_ki), axis=1, dtype=np.float64)
+        columns = (np.split(columns_k, ends) for columns_k in (read_k, written_k))
+        for delta, u_or, read_or, of_read, of_written in zip(
+            group, np.split(u_ok, ends, axis=1), np.split(read_ok, ends, axis=1), *columns, strict=True
+        ):
+            core_rr = u_or.T @ read_or
             yield TouchedChange(
                 delta=_energy(delta.s),
                 weight=weight_energy,
                 change=change_energy,
-                read=_energy(read_or),
-                written=_energy(written_ri),
+                read=float(of_read.sum()),
+                written=float(of_written.sum()),
                 both=_energy(core_rr),
                 inner=float(np.sum(core_rr.diagonal() * delta.s)),
             )
 
 
-def _groups(deltas: Sequence[Directions]) -> Iterator[list[Directions]]:
+def _groups(deltas: Iterable[Directions]) -> Iterator[list[Directions]]:
     group: list[Directions] = []
     columns = 0
     for delta in deltas:

@@ -42,7 +42,8 @@ def assess_upgrade(
         )
 
     if not changed:
-        return answer(UpgradeVerdict.EXACT, f"the {len(tensors)} tensors that it touches are the same")
+        touched = f"{len(tensors)} tensors that it touches are" if len(tensors) != 1 else "tensor that it touches is"
+        return answer(UpgradeVerdict.EXACT, f"the {touched} the same")
     misfit = next((tensor for tensor in tensors if tensor.state == TensorState.MISFIT), None)
     if misfit is not None:
         return answer(UpgradeVerdict.RETRAIN, misfit.reason)
@@ -57,7 +58,7 @@ def assess_upgrade(
     if reason := why_not_mergeable(config):
         return answer(UpgradeVerdict.UNKNOWN, reason)
     if changes is None:
-        count = f"{len(changed)} of {len(tensors)} tensors changed"
+        count = f"{len(changed)} of {len(tensors)} {'tensors' if len(tensors) != 1 else 'tensor'} changed"
         return answer(UpgradeVerdict.UNKNOWN, f"{count}; by how much, the folders of both models tell")
     total = sum(changes.values(), TouchedChange())
     read = math.sqrt(total.read / total.delta) if total.delta else 0.0

@@ -7,12 +7,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from loreg.adapters.config import why_not_mergeable
 from loreg.adapters.dtypes import BY_TORCH_NAME
-from loreg.adapters.patterns import PatternBudget, Patterns
 from loreg.adapters.structure import read_structure
-from loreg.baking.plan import make_plan
-from loreg.baking.tensor_updates import BakeSource
+from loreg.baking.bake import ShardWriter, write_here
+from loreg.baking.weighted_sum import Summand, WeightedSum
 from loreg.bases import cache
 from loreg.bases.common_base import DERIVED, SAME
 from loreg.bases.compatibility import BaseTensors
@@ -20,6 +18,8 @@ from loreg.bases.identify import architecture_digest, identify, identify_headers
 from loreg.bases.model import Model, read_model
 from loreg.entities import BakeResult, BaseRelation, MergeOptions, Progress, Verdict, VerdictKind, no_progress
 from loreg.errors import CheckFailedError, MergeError, NotFoundError, UsageError, explain_os_errors
+from loreg.fleet.bake_shards import ShardsOnWorkers
+from loreg.fleet.ray_tasks import RayExecutor, parse_cluster
 from loreg.workspace.atomic_folder import refuse_unless_free
 from loreg.workspace.bake_writer import FILE_NAME, BakeWriter
 from loreg.workspace.base_lookup import assess_fit, base_of_identity, trained_adapter
@@ -46,6 +46,7 @@ def bake(
     verify: bool = False,
     start_over: bool = False,
     device: str = "auto",
+    on: str = "",
     progress: Progress = no_progress,
 ) -> BakeResult:
     """Write the model at the path ``base`` with the refs or folders ``sources`` added to it, to the new ``folder``.
@@ -55,6 +56,7 @@ def bake(
     folder, base = Path(folder), Path(base).expanduser()
     weights = source_weights(sources, options)
     target_dtype = _parse_dtype(dtype)
+    cluster = parse_cluster(on) if on else None
     refuse_unless_free(folder, FILE_NAME)
     recipe: Mapping[str, object] = {}
     with resolve_sources(context, sources, progress) as opened, contextlib.ExitStack() as stack:
@@ -65,23 +67,29 @@ def bake(
             verdicts, content = _assess_base(context, model, opened, options.allow_derived, progress)
         extras_source = find_position(options.extras, sources, opened) if options.extras is not None else None
         if options.is_exact_sum:
-            added = _exact_sources(opened, weights, options)
+            summands = tuple(Summand(source.label, source.digest, source.structure) for source in opened)
+            total = WeightedSum(
+                summands, weights, options.weights_for, options.scale, extras=extras_source, dtype=target_dtype
+            )
         else:
             from loreg.verbs.merge import merge
 
             merged = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loreg-bake-"))) / "merged"
-            result = merge(context, sources, options, base=base, device=device, folder=merged, progress=progress)
+            result = merge(context, sources, options, base=base, device=device, folder=merged, on=on, progress=progress)
             recipe = result.provenance.recipe
-            added = [BakeSource("the merged adapter", "", read_structure(merged), lambda module: 1.0)]
-            extras_source = None
-        plan = make_plan(model, added, extras_source, target_dtype)
+            whole = Summand("the merged adapter", "", read_structure(merged))
+            total, extras_source = WeightedSum((whole,), (1.0,), dtype=target_dtype), None
+        plan = total.plan(model)
         record = {
             **_record(options, opened, weights),
             "extras": opened[extras_source].label if extras_source is not None else None,
             "dtype": dtype,
             "base": {"content": content, "struct": architecture_digest(model), "verdicts": [v.kind for v in verdicts]},
         }
-        written = BakeWriter(folder, model, plan, record, verify, progress).write(recipe, start_over)
+        write_shards: ShardWriter = write_here
+        if cluster is not None:
+            write_shards = ShardsOnWorkers(total, model, lambda: RayExecutor(cluster))
+        written = BakeWriter(folder, model, plan, record, verify, progress, write_shards).write(recipe, start_over)
     outputs = [output for shard in plan.shards.values() for output in shard]
     notes = [f"{s.label}: {v.reason}" for s, v in zip(opened, verdicts, strict=True) if v.kind != VerdictKind.EXACT]
     return BakeResult(
@@ -112,34 +120,6 @@ def _record(options: MergeOptions, opened: Sequence[ResolvedSource], weights: Se
         "weights_for": {pattern: list(weights) for pattern, weights in options.weights_for.items()},
         "lambda": options.scale,
     }
-
-
-def _exact_sources(
-    opened: Sequence[ResolvedSource], weights: Sequence[float], options: MergeOptions
-) -> list[BakeSource]:
-    """Return the sources of the exact weighted sum. Raises MergeError where factors alone do not give the delta."""
-    budget = PatternBudget(field="weights_for", error=UsageError)
-    patterns = Patterns({pattern: tuple(weights) for pattern, weights in options.weights_for.items()}, budget)
-    added = []
-    for number, source in enumerate(opened):
-        config = source.structure.config
-        reason = why_not_mergeable(config)
-        if config.changes_the_base:
-            reason = f"init_lora_weights is {config.raw['init_lora_weights']!r}: its delta needs the initial adapter"
-        unreadable = next((m.why_unreadable for m in source.structure.modules.values() if m.shape is None), "")
-        if reason or unreadable:
-            raise MergeError(
-                f"{source.label} cannot be baked: {reason or unreadable}",
-                hint="--initial DIR names the adapter that was saved before training"
-                if config.changes_the_base
-                else "serve it as an adapter",
-            )
-
-        def weight(module: str, number: int = number) -> float:
-            return options.scale * patterns.first(module, tuple(weights))[number]
-
-        added.append(BakeSource(source.label, source.digest, source.structure, weight))
-    return added
 
 
 def _assess_base(

@@ -21,6 +21,9 @@ from loreg.entities import (
     BaseSummary,
     Page,
     Progress,
+    RecordedVerdict,
+    RecordedVerdicts,
+    UpgradeVerdict,
     no_progress,
 )
 from loreg.errors import NotFoundError, UsageError, explain_os_errors
@@ -180,6 +183,20 @@ class Bases:
         ConflictError if the contents prove that it is not so, or if both are one base.
         """
         return self._context.backend.relate(child, parent, kind, detail or {})
+
+    def upgrade_verdicts(
+        self, old: str, new: str, *, verdict: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> RecordedVerdicts:
+        """Return a page of what was recorded of an upgrade, see :meth:`loreg.registry.Registry.upgrade_base`.
+
+        Of one ``verdict``, exact, copy, retrain or unknown, or of all, in this order. Raises NotFoundError if nothing
+        was recorded, UsageError for another verdict.
+        """
+        if verdict is not None and verdict not in set(UpgradeVerdict):
+            raise UsageError(f"{verdict!r} is no verdict", hint=f"one of {', '.join(UpgradeVerdict)}")
+        backend, kind = self._context.backend, None if verdict is None else UpgradeVerdict(verdict)
+        page = backend.upgrade_verdicts(old, new, kind, limit, cursor)
+        return page.followed_by(RecordedVerdict, lambda cursor: backend.upgrade_verdicts(old, new, kind, limit, cursor))
 
     def match(self, source: Path | str, *, progress: Progress = no_progress) -> tuple[BaseMatch, ...]:
         """Return every known base with its verdict on the adapter, a ref or a folder, the best first.

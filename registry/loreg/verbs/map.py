@@ -8,13 +8,14 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from loreg.entities import MapChunk, MapReport, MapRun, MapSelection, Progress, Query, no_progress
+from loreg.entities import MapChunk, MapOptions, MapReport, MapRun, MapSelection, Progress, Query, no_progress
 from loreg.errors import UsageError
 from loreg.fleet.chunk import ChunkTask
 from loreg.fleet.drive import Driver
 from loreg.fleet.executor import Executor
 from loreg.fleet.processes import ProcessExecutor, usable_cpus
 from loreg.fleet.ray_tasks import RayExecutor, parse_cluster
+from loreg.fleet.worker_store import StorePlace
 from loreg.probes.probe import find_probe
 from loreg.selectors import parse_selector
 from loreg.settings import Settings
@@ -27,13 +28,14 @@ def map_probe(
     name: str,
     selection: MapSelection,
     *,
+    options: MapOptions = MapOptions(),
     again: bool = False,
     processes: int | None = None,
     on: str = "",
     progress: Progress = no_progress,
 ) -> MapReport:
     """Run a probe over the versions of the selection. See :meth:`loreg.registry.Registry.map`."""
-    probe = find_probe(name)
+    probe = find_probe(name, options)
     cluster = parse_cluster(on) if on else None
     if processes is not None and cluster is not None:
         raise UsageError("Ray knows its processors: --processes is for this machine", hint="leave --processes out")
@@ -41,16 +43,15 @@ def map_probe(
         raise UsageError(f"{processes} processes read nothing", hint="--processes 2, or leave it out")
     maps = context.backend.upkeep().maps()
     with maps.exclusive():
-        wanted = MapRun(probe.name, probe.release, selection, again)
+        wanted = MapRun(probe.name, probe.release, selection, again, options)
         run = maps.begin(wanted, reads_weights=probe.reads_weights)
-        url = (
-            settings.storage_url
-            if "://" in settings.storage_url
-            else str(Path(settings.storage_url).expanduser().resolve())
-        )
+        url = settings.storage_url
+        if "://" not in url:
+            url = str(Path(url).expanduser().resolve())
+        store = StorePlace(url, settings.storage_endpoint, elsewhere=cluster is not None)
 
         def make_task(chunk: MapChunk) -> ChunkTask:
-            return ChunkTask(chunk, probe.name, probe.release, url, settings.storage_endpoint)
+            return ChunkTask(chunk, name, probe.release, store, options)
 
         with closing(_open_executor(run, processes, cluster)) as executor:
             return Driver(maps, run, probe, executor, make_task).drive(progress)

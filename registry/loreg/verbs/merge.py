@@ -14,6 +14,9 @@ from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.entities import MergeOptions, MergeResult, Progress, Provenance, Source, VersionMetadata, no_progress
 from loreg.entities.display.pictures import refuse_picture, save_picture
 from loreg.errors import AdapterFormatError, ConflictError, NotFoundError, explain_os_errors
+from loreg.fleet.executor import Executor, run_all
+from loreg.fleet.merge_work import MergeWork, carry_merge
+from loreg.fleet.ray_tasks import RayExecutor, parse_cluster
 from loreg.merging import provenance
 from loreg.merging.shared_modules import describe_shared_modules, refuse_different_bases
 from loreg.refs import parse_adapter_name
@@ -41,6 +44,7 @@ from loreg.workspace.resolve_sources import (
 
 if TYPE_CHECKING:
     from loreg.merging.execute import MergedAdapter
+    from loreg.merging.inputs import MergeInput
     from loreg.merging.recipe import Recipe
 
 
@@ -56,6 +60,7 @@ def merge(
     metadata: VersionMetadata = VersionMetadata(),
     folder: Path | str | None = None,
     plot: Path | str | None = None,
+    on: str = "",
     progress: Progress = no_progress,
 ) -> MergeResult:
     """Merge the refs or folders ``sources``; push the result, write it, or only certify it.
@@ -66,6 +71,7 @@ def merge(
     refuse_wrong_weights(sources, options)
     refuse_wrong_target(name, folder, provenance.FILE_NAME)
     refuse_picture(plot)
+    cluster = parse_cluster(on) if on else None
     require_torch()
     with resolve_sources(context, [*sources, *options.initial], progress) as resolved:
         opened, initials = resolved[: len(sources)], resolved[len(sources) :]
@@ -77,7 +83,10 @@ def merge(
         recipe = recipe_of(options, sources, opened, initials, calibration)
         if folder is not None and not is_free(folder):
             _refuse_another_merge(folder, recipe)
-        merged = blend(opened, recipe, initials, base, calibration, device, progress)
+        if cluster is None:
+            merged = blend(opened, recipe, initials, base, calibration, device, progress)
+        else:
+            merged = _blend_on(cluster, merge_inputs(opened, initials, base), recipe, calibration, device)
         made_by = Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate)
         notes = (*describe_sources(opened), *base_notes, *describe_shared_modules(structures, labels), *merged.notes)
         result = MergeResult(made_by, notes, spectra=merged.sigmas)
@@ -86,7 +95,7 @@ def merge(
         if name is None and folder is None:
             return result
         with new_folder(folder) as staging:
-            write(staging, merged, made_by)
+            provenance.write_merged(staging, merged.adapter, made_by)
             if name is None:
                 already = folder is not None and not is_free(folder)
                 return replace(result, folder=folder, already=already)
@@ -149,12 +158,15 @@ def blend(
     return execute_recipe(inputs, recipe, device=choose_device(device), calibration=path, progress=progress)
 
 
-def write(folder: Path, merged: MergedAdapter, made_by: Provenance) -> None:
-    """Write the adapter and its provenance into the existing ``folder``."""
-    from loreg.adapters.tensors import write_adapter
-
-    write_adapter(folder, merged.adapter)
-    provenance.write(folder, made_by, digest_of(folder / WEIGHTS_NAME).sha256)
+def _blend_on(
+    cluster: str, inputs: Sequence[MergeInput], recipe: Recipe, calibration: Path | str | None, device: str
+) -> MergedAdapter:
+    """Merge as :func:`blend` does, on a machine of a cluster: one with a GPU if the device is one."""
+    work = carry_merge(inputs, recipe, device, Path(calibration) if calibration is not None else None)
+    executor: Executor[MergeWork] = RayExecutor(cluster, gpus=int(device.startswith("cuda")))
+    with contextlib.closing(executor):
+        ((_, merged),) = run_all(executor, [work])
+        return merged  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -25,12 +26,14 @@ from loreg.entities import (
 from loreg.errors import LoregError, NotFoundError, UnavailableError, UsageError
 from loreg.refs import Ref, parse_ref
 from loreg.selectors import parse_selector
-from loreg.storage import Blob
+from loreg.storage import Blob, put_bytes
+from loreg.storage.collected import attempts_to_commit
 from loreg.upgrading.base_pass import BaseWeights, ComparedAdapter, measure_bases
 from loreg.upgrading.touched_change import TouchedChange
 from loreg.upgrading.touched_tensors import TensorState, TouchedTensor, pair_tensors, touched_tensors
 from loreg.upgrading.verdict import assess_upgrade, order
 from loreg.verbs.upgrade_move import move_version
+from loreg.verbs.upgrade_record import record_report
 from loreg.workspace.context import Context
 from loreg.workspace.opened_base import OpenedBase, open_base
 
@@ -96,12 +99,9 @@ def upgrade_base(
             structures = [stored[i].structure for i in range(len(candidates))]
             adapters, problems = probe_upgrade(before, after, adapters, structures, probe_set, device, progress)
             unreadable += problems
-    if move:
-        adapters, problems = _move_all(context, before, after, candidates, adapters, asked, progress)
-        unreadable += problems
     tensors, new_tensors = before.tensors.tensor_digests, after.tensors.tensor_digests
     pairs = pair_tensors(tensors, new_tensors)
-    return UpgradeReport(
+    report = UpgradeReport(
         before.base,
         after.base,
         len(tensors),
@@ -112,6 +112,44 @@ def upgrade_base(
         tuple(others),
         _notes(before, after, adapters),
     )
+    if not move:
+        return _record(context, report, after)
+    if any(_is_to_move(adapter, asked) for adapter in adapters):
+        after = _make_known(context, after)
+    report = _record(context, report, after)  # before anything moves: what has moved is not of the old base any more
+    moved, problems = _move_all(context, before, after, candidates, adapters, asked, progress)
+    return msgspec.structs.replace(
+        report, adapters=tuple(sorted(moved, key=order)), unreadable=(*report.unreadable, *problems)
+    )
+
+
+def _make_known(context: Context, after: OpenedBase) -> OpenedBase:
+    """Record the new base, unless the registry knows it or refuses it: why it does, each move says."""
+    if after.identity is None or after.is_known:
+        return after
+    try:
+        for attempt in attempts_to_commit():
+            with attempt:
+                context.backend.lease([after.base.digest])
+                put_bytes(context.store, after.identity.tensor_list)
+                context.backend.add_base(after.base)
+    except UnavailableError:
+        raise
+    except LoregError:
+        return after
+    return replace(after, is_known=True)
+
+
+def _record(context: Context, report: UpgradeReport, after: OpenedBase) -> UpgradeReport:
+    """Record the report where the registry knows the new base; say in its notes what was not recorded."""
+    if not report.adapters:
+        return report
+    if after.model is not None and not after.is_known:
+        command = f"loreg base add {shlex.quote(str(after.model.path))}"
+        note = f"the report was not recorded, for {after.base.title} is not known here: {command}"
+        return msgspec.structs.replace(report, notes=(*report.notes, note))
+    recorded, notes = record_report(context, report)
+    return msgspec.structs.replace(report, recorded=recorded, notes=(*report.notes, *notes))
 
 
 def _read_candidates(
@@ -162,6 +200,10 @@ def _refuse_unselected(asked: Sequence[Ref], candidates: Sequence[_Candidate]) -
             raise NotFoundError(f"{ref} is not among the adapters of the old base", hint="loreg base upgrade --help")
 
 
+def _is_to_move(adapter: AdapterUpgrade, asked: Sequence[Ref]) -> bool:
+    return adapter.verdict in _MOVABLE or any(_means(ref, adapter.version) for ref in asked)
+
+
 def _means(ref: Ref, version: Version) -> bool:
     """Return whether a ref that was typed is of the selected version: by its name, and its number if it has one."""
     return ref.adapter == version.adapter and ref.number in (None, version.number)
@@ -206,7 +248,7 @@ def _move_all(
     moved, problems = list[AdapterUpgrade](), list[UnreadableVersion]()
     for done, (candidate, adapter) in enumerate(zip(candidates, adapters, strict=True)):
         progress("moving", done, len(adapters))
-        if adapter.verdict not in _MOVABLE and not any(_means(ref, candidate.version) for ref in asked):
+        if not _is_to_move(adapter, asked):
             moved.append(adapter)
             continue
         try:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from loreg.decoding import decode
-from loreg.entities import Job, JobKind, MapSelection, Progress, SnapshotList, SnapshotRules
+from loreg.entities import Job, JobKind, MapOptions, MapSelection, Progress, SnapshotList, SnapshotRules
 from loreg.errors import LoregError, NotAllowedError
 from loreg.parsing import parse_span
 from loreg.refs import parse_adapter_pattern
@@ -100,8 +100,16 @@ def run_upkeep(
         return shorten(sketched, f"{sketched.sketched:,} sketched, {sketched.failed_count:,} failed")
     if kind is JobKind.MAP:
         selected = MapSelection(request.selectors, request.search)
+        options = MapOptions(request.profile, request.rank, request.name)
         mapped = map_probe(
-            context, settings, request.probe, selected, again=request.again, on=rules.on, progress=progress
+            context,
+            settings,
+            request.probe,
+            selected,
+            options=options,
+            again=request.again,
+            on=rules.on,
+            progress=progress,
         )
         return shorten(mapped, f"{mapped.recorded:,} of {mapped.run.versions:,}, {mapped.failed_count:,} failed")
     selection = _select(request, settings)

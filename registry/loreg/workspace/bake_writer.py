@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loreg.baking.bake import MODEL_NAME, has_model_files, open_staging, staging_path, write_model
-from loreg.baking.plan import Plan
+from loreg.baking.bake import MODEL_NAME, ShardWriter, has_model_files, open_staging, staging_path, write_model
+from loreg.baking.plan import Plan, outline_digest
 from loreg.baking.verify import verify as compare_sample
 from loreg.baking.verify import verify_whole
 from loreg.bases import cache
@@ -46,6 +45,7 @@ class BakeWriter:
     record: Mapping[str, Any]
     verify: bool
     progress: Progress
+    write_shards: ShardWriter
 
     def write(self, recipe: Mapping[str, Any], start_over: bool) -> WriteOutcome:
         """Write the model, unless it is there already. Raises ConflictError if something else is there."""
@@ -57,7 +57,9 @@ class BakeWriter:
                 if not is_free(self.folder):  # another bake has ended since
                     return self._verify_existing()
                 document = f"{json.dumps(self.record, indent=1, ensure_ascii=False)}\n".encode()
-                resumed = write_model(staging, self.model, self.plan, {FILE_NAME: document}, self.progress)
+                resumed = write_model(
+                    staging, self.model, self.plan, {FILE_NAME: document}, self.progress, self.write_shards
+                )
                 checked = compare_sample(staging / MODEL_NAME, self.plan) if self.verify else 0
                 self.progress("placing", 1, 1)
                 move_into_place(staging / MODEL_NAME, self.folder)
@@ -87,17 +89,11 @@ class BakeWriter:
 
     def _inputs(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
         """Return everything that the bytes of the shards depend on: only a bake with the same inputs resumes them."""
-        outline = [
-            (name, o.name, o.dtype, o.source.shape, o.source.start, str(o.file), o.matrices, o.is_copied)
-            for name, outputs in self.plan.shards.items()
-            for o in outputs
-        ]
-        text = json.dumps([outline, self.model.config], sort_keys=True, default=str)
         return {
             **self.record,
             "recipe": recipe,
             "shards": [(*cache.file_stamp(file), file.stat().st_ctime_ns) for file in self.model.shards],
-            "outline": hashlib.sha256(text.encode()).hexdigest(),
+            "outline": outline_digest(self.plan, self.model),
             "loreg": VERSION,
         }
 

@@ -109,6 +109,7 @@ CASES = (
     Case("bake-another", _BAKE, then=("bake", "team/two", *_BAKE[2:]), target="out"),
     Case("extract", ("extract", "--base", "{in}/base", "--tuned", "{in}/tuned", "--rank", "4", "--push", "team/taken")),
     Case("base-add", ("base", "add", "{in}/tuned", "--name", "tuned")),
+    Case("base-upgrade", ("base", "upgrade", "{in}/base", "{in}/tuned", "--move")),
     Case("tag", ("tag", "team/one:v2", "prod")),
     Case("untag", ("untag", "team/one", "prod"), then=("untag", "team/one", "prod")),  # may be refused: it is gone
     Case("yank", ("yank", "team/one:v2", "--reason", "leaks")),

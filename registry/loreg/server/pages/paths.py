@@ -6,6 +6,7 @@
 ``/NS/NAME/resolve/…``       clients of the Hub
 ``/``, ``/WORD``             pages: no adapter has a path of one part
 ``/bases/DIGEST``            page of a base
+``/bases/OLD/upgrades/NEW``  page of what an upgrade of a base means for its adapters
 ``/jobs/ID``                 page of a job: an adapter ``jobs/7`` has none, its versions have theirs
 ``/NS/NAME``, ``…/vN``       pages of an adapter and its versions; ``-`` stands for no namespace
 ``/NS/NAME/vN/lineage``      page of what it was made from, and what was made of it
@@ -63,6 +64,7 @@ SPECTRA = VERSION + "/spectra"
 CHOOSE_DIFF = ADAPTER + "/diff"
 DIFF = CHOOSE_DIFF + "/{before:number}..{after:number}"
 BASE = "/bases/{digest:digest}"
+UPGRADE = BASE + "/upgrades/{new:digest}"
 JOBS = "/jobs"
 JOB = JOBS + "/{job_id:job}"
 
@@ -105,6 +107,11 @@ def ref_path(ref: str) -> str:
 def base_path(digest: str) -> str:
     """Return the path of a base's page."""
     return f"/bases/{digest}"
+
+
+def upgrade_path(old: str, new: str) -> str:
+    """Return the path of the page of an upgrade from one base to another."""
+    return f"{base_path(old)}/upgrades/{new}"
 
 
 def job_path(job_id: int) -> str:

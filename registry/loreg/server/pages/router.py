@@ -30,6 +30,7 @@ from loreg.server.pages import (
     spectra,
     start,
     static_files,
+    upgrade,
     version,
 )
 from loreg.server.pages.bare_errors import answers_person, bare_error_page
@@ -46,6 +47,7 @@ MODULES = (
     audit,
     bases,
     base,
+    upgrade,
     attachments,
     admin,
     checks,

@@ -50,6 +50,7 @@ def _environment() -> Environment:
         diff_path=paths.diff_path,
         ref_path=paths.ref_path,
         base_path=paths.base_path,
+        upgrade_path=paths.upgrade_path,
         job_path=paths.job_path,
         with_query=paths.with_query,
         base_name=base_name,

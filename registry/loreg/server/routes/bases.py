@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from loreg.entities import BaseAdded, BaseAttachment, BaseDetails, BaseEdge, BaseModel, Page
+from loreg.entities import (
+    BaseAdded,
+    BaseAttachment,
+    BaseDetails,
+    BaseEdge,
+    BaseModel,
+    Page,
+    RecordedVerdicts,
+    UpgradeVerdict,
+)
 from loreg.errors import UsageError
 from loreg.refs import Ref, parse_ref
-from loreg.schemas import AttachmentRequest, BaseRelationRequest, BaseRequest
+from loreg.schemas import AttachmentRequest, BaseRelationRequest, BaseRequest, UpgradeRequest
 from loreg.server.bodies import BodyRoute
 from loreg.server.dependencies import Cursor, Limit
 from loreg.server.pagination import page_response
@@ -50,6 +60,25 @@ async def base_path(backend: AsyncBackendDep, one: Text, other: Text) -> Respons
 def relate(body: BaseRelationRequest, backend: BackendDep) -> Response:
     """Record that one base came from another: declared, or verified where the two contents prove it."""
     return json_response(backend.relate(body.child, body.parent, body.kind, body.detail))
+
+
+@routes.get("/base-upgrades", response_model=RecordedVerdicts, responses=error_responses(404, 409))
+async def upgrade_verdicts(
+    backend: AsyncBackendDep,
+    old: Text,
+    new: Text,
+    verdict: UpgradeVerdict | None = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Response:
+    """Return a page of what the upgrade of a base means for its versions, those that move exactly first."""
+    return await page_response(functools.partial(backend.upgrade_verdicts, old, new, verdict), limit, cursor)
+
+
+@routes.post("/base-upgrades", response_model=int, responses=error_responses(404, 409))
+async def record_upgrade(body: UpgradeRequest, backend: AsyncBackendDep) -> Response:
+    """Record what the upgrade of a base means for up to 100 versions; return of how many it was recorded."""
+    return json_response(await backend.record_upgrade(body.upgrade))
 
 
 @routes.post("/base-attachments", response_model=Page[BaseAttachment], responses=error_responses(404, 409, 422))

@@ -80,11 +80,17 @@ def test_the_adapter_is_evaluated_in_the_folder_of_the_sweep(tmp_path: Path):
     assert answer.measured.scores == {"score": 0.75}
 
 
-def test_a_function_travels_pickled(tmp_path: Path):
+def test_a_function_travels_pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "module_of_the_sweep.py").write_text("def score(folder):\n    return 0.75\n")
     task = trial_by("", tmp_path)
     answer = replace(task, evaluation=replace(task.evaluation, function=pickle.dumps(read_score))).run()
     assert answer.measured is not None
     assert answer.measured.scores == {"score": 0.25}
+    beside = b"cmodule_of_the_sweep\nscore\n."  # as pickle names a function of a module
+    answer = replace(task, evaluation=replace(task.evaluation, function=beside)).run()
+    assert answer.measured is not None
+    assert answer.measured.scores == {"score": 0.75}
     answer = replace(task, evaluation=replace(task.evaluation, function=b"cno_such_module\nscore\n.")).run()
     assert isinstance(answer.error, UsageError)
     assert "cannot load the function that evaluates: ModuleNotFoundError" in answer.error.message

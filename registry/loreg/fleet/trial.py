@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from loreg.version import VERSION
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How the trials of a sweep are evaluated: by what ``text`` means, or if it is empty by a pickled ``function``.
+    """How the trials of a sweep are evaluated: by a pickled ``function``, or if it is empty by what ``text`` means.
 
     ``folder`` is where the sweep was started, and where programs are run and functions found.
     """
@@ -38,8 +39,10 @@ class Evaluation:
 
         Raises UsageError, NotFoundError and MissingExtraError for what this machine does not have.
         """
-        if self.text:
+        if not self.function:
             return choose_evaluator(self.text, self.base, self.metric, CommandRunner(self.timeout))
+        if (folder := str(self.folder)) not in sys.path:
+            sys.path.append(folder)  # where the modules of the person's own program are
         try:
             return measure_with(pickle.loads(self.function), self.metric)  # noqa: S301  the person's own, from here
         except Exception as error:

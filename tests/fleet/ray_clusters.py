@@ -64,8 +64,10 @@ def replace_nodes(cluster: Any) -> None:
 
 
 def add_node(cluster: Any) -> None:
-    """Start a node with one processor."""
-    cluster.add_node(**_NODE, num_cpus=1)
+    """Start a node with one processor, in a folder that outlives the test: MKL ends a process whose folder is gone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(os.environ["RAY_TMPDIR"])
+        cluster.add_node(**_NODE, num_cpus=1)
 
 
 def kill_node(cluster: Any, raylet: int) -> None:

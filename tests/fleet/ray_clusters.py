@@ -63,11 +63,14 @@ def replace_nodes(cluster: Any) -> None:
         add_node(cluster)
 
 
-def add_node(cluster: Any) -> None:
-    """Start a node with one processor, in a folder that outlives the test: MKL ends a process whose folder is gone."""
+def add_node(cluster: Any, processors: int = 1, gpus: int = 0) -> None:
+    """Start a node, with as many GPUs as it is said to have.
+
+    It starts in a folder that outlives the test: MKL ends a process whose folder is gone.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(os.environ["RAY_TMPDIR"])
-        cluster.add_node(**_NODE, num_cpus=1)
+        cluster.add_node(**_NODE, num_cpus=processors, num_gpus=gpus)
 
 
 def kill_node(cluster: Any, raylet: int) -> None:

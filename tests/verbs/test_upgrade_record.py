@@ -194,7 +194,7 @@ def test_the_command_that_shows_a_base_names_its_upgrades(local: Loreg, tmp_path
     assert "2 of 10 tensors" in shown
 
 
-def said(registry: Registry, tmp_path: Path, old: Path, new: Path) -> NewUpgrade:
+def new_upgrade(registry: Registry, tmp_path: Path, old: Path, new: Path) -> NewUpgrade:
     """What a client may say of one version."""
     registry.push(train(tmp_path / "adapter", 1), "team/a", base=old)
     added = registry.bases.add(new, ["org/new"]).base
@@ -209,7 +209,7 @@ def said(registry: Registry, tmp_path: Path, old: Path, new: Path) -> NewUpgrade
 def test_losses_that_were_measured_stay_when_it_is_asked_again_without_texts(
     registry: Registry, tmp_path: Path, old: Path, new: Path
 ):
-    upgrade = said(registry, tmp_path, old, new)
+    upgrade = new_upgrade(registry, tmp_path, old, new)
     assert registry.context.backend.record_upgrade(upgrade) == 1
     report = registry.upgrade_base(old, new)
     (row,) = registry.bases.upgrade_verdicts(upgrade.old, upgrade.new)
@@ -236,7 +236,7 @@ def test_losses_that_were_measured_stay_when_it_is_asked_again_without_texts(
 def test_what_no_measurement_gives_is_refused(
     local_registry: Registry, tmp_path: Path, old: Path, new: Path, change: dict[str, object]
 ):
-    upgrade = said(local_registry, tmp_path, old, new)
+    upgrade = new_upgrade(local_registry, tmp_path, old, new)
     wrong = msgspec.structs.replace(upgrade.verdicts[0], **change)
     with pytest.raises(UsageError):
         local_registry.context.backend.record_upgrade(msgspec.structs.replace(upgrade, verdicts=(wrong,)))
@@ -247,7 +247,7 @@ def test_what_no_measurement_gives_is_refused(
 def test_verdicts_that_are_none_too_many_or_twice_are_refused(
     local_registry: Registry, tmp_path: Path, old: Path, new: Path
 ):
-    upgrade = said(local_registry, tmp_path, old, new)
+    upgrade = new_upgrade(local_registry, tmp_path, old, new)
     for verdicts in ((), upgrade.verdicts * 2, upgrade.verdicts * 101):
         with pytest.raises(UsageError):
             local_registry.context.backend.record_upgrade(msgspec.structs.replace(upgrade, verdicts=verdicts))
@@ -256,7 +256,7 @@ def test_verdicts_that_are_none_too_many_or_twice_are_refused(
 def test_a_verdict_on_other_content_or_on_a_version_of_another_base_is_left_out(
     local_registry: Registry, tmp_path: Path, old: Path, new: Path
 ):
-    upgrade = said(local_registry, tmp_path, old, new)
+    upgrade = new_upgrade(local_registry, tmp_path, old, new)
     backend = local_registry.context.backend
     other = msgspec.structs.replace(upgrade.verdicts[0], digest="0" * 64)
     assert backend.record_upgrade(msgspec.structs.replace(upgrade, verdicts=(other,))) == 0

@@ -7,12 +7,13 @@ import pickle
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from loreg.entities import SweepCandidate
-from loreg.errors import ConflictError, LoregError, UsageError, explain_os_errors
+from loreg.errors import LoregError, UsageError
+from loreg.fleet.carried_files import Files, write_files
+from loreg.fleet.versions import refuse_other_version
 from loreg.sweeping.command_runner import CommandRunner
 from loreg.sweeping.evaluators import Evaluate, Measurement, choose_evaluator, measure_with
 from loreg.version import VERSION
@@ -56,7 +57,7 @@ class TrialTask:
     """
 
     candidate: SweepCandidate
-    files: Mapping[str, bytes]
+    files: Files
     evaluation: Evaluation
     version: str = VERSION
 
@@ -79,11 +80,7 @@ class TrialTask:
 
     def _refuse_other_machine(self) -> None:
         """Raise ConflictError on a machine with another loreg, UsageError on one without the folder of the sweep."""
-        if self.version != VERSION:
-            raise ConflictError(
-                f"{socket.gethostname()} has loreg {VERSION}, the sweep was begun by loreg {self.version}",
-                hint=f"pip install loreg=={self.version} on every node",
-            )
+        refuse_other_version(self.version)
         if not self.evaluation.folder.is_dir():
             raise UsageError(
                 f"{socket.gethostname()} has no folder {self.evaluation.folder}, in which the sweep was started",
@@ -98,15 +95,3 @@ class TrialAnswer:
     measured: Measurement | None = None
     error: LoregError | None = None
     seconds: float = 0.0
-
-
-def read_files(folder: Path) -> dict[str, bytes]:
-    """Return the content of each file of an adapter, by name."""
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files of an adapter. Raises LoregError if there is no room for them."""
-    with explain_os_errors(folder, "free some space there, then run it again: what was measured is kept"):
-        for name, content in files.items():
-            (folder / name).write_bytes(content)

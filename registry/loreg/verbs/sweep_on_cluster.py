@@ -10,9 +10,10 @@ from pathlib import Path
 
 from loreg.entities import SweepCandidate, SweepOptions
 from loreg.errors import EvaluationError, LoregError, UsageError
+from loreg.fleet.carried_files import read_files
 from loreg.fleet.executor import Executor, run_each
 from loreg.fleet.ray_tasks import RayExecutor, parse_cluster, pickle_function
-from loreg.fleet.trial import Evaluation, TrialTask, read_files
+from loreg.fleet.trial import Evaluation, TrialTask
 from loreg.sweeping.evaluators import Function, Measurement
 from loreg.verbs.sweep_trials import TrialBook
 

@@ -64,8 +64,13 @@ def replace_nodes(cluster: Any) -> None:
 
 
 def add_node(cluster: Any, processors: int = 1, gpus: int = 0) -> None:
-    """Start a node, with as many GPUs as it is said to have."""
-    cluster.add_node(**_NODE, num_cpus=processors, num_gpus=gpus)
+    """Start a node, with as many GPUs as it is said to have.
+
+    It starts in a folder that outlives the test: MKL ends a process whose folder is gone.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(os.environ["RAY_TMPDIR"])
+        cluster.add_node(**_NODE, num_cpus=processors, num_gpus=gpus)
 
 
 def kill_node(cluster: Any, raylet: int) -> None:

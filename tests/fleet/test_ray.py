@@ -17,9 +17,9 @@ from sqlalchemy import Engine
 
 from deployments import HISTORY, SCIENCE, Deployment
 from fleet import ray_clusters
-from fleet.conftest import list_writes, record_writes
 from fleet.probe_packages import install
 from fleet.ray_clusters import on_ray
+from fleet.writes import list_writes, record_writes
 from loreg import Registry
 from loreg.entities import MapChunk, MergeOptions
 from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError
@@ -158,6 +158,24 @@ def kill_node_when(cluster: Any, folder: Path, pattern: str) -> None:
     while not list(folder.rglob(pattern)):
         pass
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+
+
+@on_ray
+def test_what_is_made_on_a_cluster_is_bit_for_bit_what_is_made_here(filled: Registry, cluster: Any, tmp_path: Path):
+    """An export, and a version at another rank."""
+    place = f"ray://{cluster.address}"
+    exported = filled.map("export", profile="vllm:max_lora_rank=8", on=place)
+    reranked = filled.map("rerank", "team/*", rank=2, name="small/{name}", on=place)
+    for report in (exported, reranked):
+        assert (report.recorded, report.failed) == (6, ())
+    filled.export("team/a9", "vllm:max_lora_rank=8", tmp_path / "here")
+    pulled = filled.pull("team/a9", tmp_path / "there", profile="vllm:max_lora_rank=8")
+    assert {path.name: path.read_bytes() for path in pulled.folder.iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "here").iterdir()
+    }
+    alone = filled.rerank("team/a9", 2, name="alone/a9").pushed
+    assert alone is not None
+    assert filled.show("small/a9").version.digest == alone.version.digest
 
 
 @on_ray

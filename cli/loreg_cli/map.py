@@ -21,9 +21,11 @@ _FAILED = 5
 @click.argument("probe")
 @click.argument("selectors", metavar="[SELECTOR]...", nargs=-1)
 @condition_options
-@click.option("--profile", default="", metavar="SERVER", help="Of export: vllm, vllm:max_lora_rank=64, sglang, …")
-@click.option("--again", is_flag=True, help="Also versions of which this release of the probe said something.")
-@click.option("--processes", type=int, metavar="N", help="How many at once; default: as many as processors.")
+@click.option("--profile", default="", metavar="SERVER", help="Of export: vllm, sglang, vllm:max_lora_rank=64.")
+@click.option("--rank", type=int, default=0, metavar="N", help="Of rerank: the rank of the new versions.")
+@click.option("--name", default="", metavar="TEMPLATE", help="Of rerank: what they are called.")
+@click.option("--again", is_flag=True, help="Also versions of which it said something.")
+@click.option("--processes", type=int, metavar="N", help="How many at once. Default: one a processor.")
 @on_option
 @wide_options
 @format_option
@@ -31,6 +33,8 @@ def map(  # noqa: A001  a command is called as it is typed
     probe: str,
     selectors: tuple[str, ...],
     profile: str,
+    rank: int,
+    name: str,
     again: bool,
     processes: int | None,
     on: str,
@@ -43,7 +47,8 @@ def map(  # noqa: A001  a command is called as it is typed
     search for, and it is over what loreg search finds.
 
     Probes: check (which rules hold in every server, by the header alone), sketch (what identify finds by), spectra
-    (singular values), export (the files for a server, which pull --profile finds), and those of other packages.
+    (singular values), export (the files for a server, which pull --profile finds), rerank (new versions at another
+    rank), and those of other packages.
     Versions of which it said something are left out. Ctrl-C or a kill loses nothing: the same command goes on. Exit
     code 5 if it could say nothing of some. quiet prints those.
 
@@ -52,11 +57,20 @@ def map(  # noqa: A001  a command is called as it is typed
     loreg map spectra 'team/*:prod' --processes 4
     loreg map spectra --task qa --base org/tiny
     loreg map export --profile vllm --on ray://10.0.0.1:6379
+    loreg map rerank 'team/*:prod' --rank 8 --name '{namespace}/{name}-r8'
     """
     selection = read_selection(selectors, conditions) or "*"
     with progress_bar() as progress:
         report = open_registry().map(
-            probe, selection, profile=profile, again=again, processes=processes, on=on, progress=progress
+            probe,
+            selection,
+            profile=profile,
+            rank=rank,
+            name=name,
+            again=again,
+            processes=processes,
+            on=on,
+            progress=progress,
         )
     if format_ == "json":
         print_json(report, ok=report.ok)

@@ -35,6 +35,8 @@ _FEW = 3  # adapters whose weights are worth a column; those of more take the ro
 @click.option("--lower-is-better", is_flag=True, help="... and lower is better, where the name does not say it.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="A trial of CMD that takes longer has failed.")
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Trials of CMD side by side.")
+@click.option("--on", metavar="ray[://HOST]", help="Trials of CMD run on Ray: started here, or a cluster.")
+@click.option("--gpus", type=click.IntRange(1), metavar="N", help="... where each has N GPUs of its own.")
 @click.option("--extras", metavar="REF|DIR", help="Whole tensors (classifiers) come from it.")
 @click.option("--seed", type=int, metavar="N", help="Of what is drawn.")
 @click.option("--push", "name", metavar="NAME", help="Trials become its versions. Default: sweep-ID.")
@@ -57,6 +59,8 @@ def sweep(
     lower_is_better: bool,
     timeout: float | None,
     jobs: int | None,
+    on: str | None,
+    gpus: int | None,
     extras: str | None,
     seed: int | None,
     name: str | None,
@@ -88,14 +92,17 @@ def sweep(
         higher_is_better=False if lower_is_better else None,
         timeout=timeout,
         jobs=jobs,
+        gpus=gpus,
         extras=extras,
         seed=seed,
     )
     with progress_bar() as progress:
         if resume is not None:
             if sources or evaluate or data or base or calibration or name or dry_run or options.keys() - {"budget"}:
-                raise click.UsageError("--resume goes on as the sweep was asked for: only --budget goes with it")
-            result = open_registry().resume_sweep(resume, budget=budget, device=device, plot=plot, progress=progress)
+                raise click.UsageError("--resume goes on as the sweep was asked for: only --budget and --on go with it")
+            result = open_registry().resume_sweep(
+                resume, budget=budget, on=on, device=device, plot=plot, progress=progress
+            )
         else:
             if evaluate is None and (data or calibration):
                 _refuse_idle_options(options.keys(), has_texts=bool(data))
@@ -108,6 +115,7 @@ def sweep(
                 calibration=calibration,
                 name=name,
                 dry_run=dry_run,
+                on=on or "",
                 device=device,
                 plot=plot,
                 progress=progress,

@@ -726,6 +726,8 @@ class Registry:
         selection: str | Sequence[str] | Query = "*",
         *,
         profile: str = "",
+        rank: int = 0,
+        name: str = "",
         again: bool = False,
         processes: int | None = None,
         on: str = "",
@@ -740,7 +742,9 @@ class Registry:
         cluster, where this machine is a node: the nodes have the same loreg, and reach the store by themselves.
 
         A probe is ``check``, ``sketch``, ``spectra``, or one that another package brings (see ``loreg.probes.probe``).
-        ``export`` makes of each the files for the server of ``profile``, which :meth:`pull` then finds. What it says is
+        ``export`` makes of each the files for the server of ``profile``, which :meth:`pull` then finds. ``rerank``
+        makes of each what :meth:`rerank` makes at ``rank``: a version of the adapter that ``name`` says, such as
+        ``{namespace}/{name}-r8``, with the tasks and labels of its source, and left out itself. What a probe says is
         recorded for :meth:`facts`. Those of which it said something are left out, unless ``again``. Whatever is killed
         meanwhile, the next call of the same goes on; one runs at a time, else UnderWayError. Behind a server a worker
         does it for an administrator, where that worker's options say. A program that calls it must do so below
@@ -762,14 +766,21 @@ class Registry:
                     f"a worker of {self.settings.endpoint} does it, as its own options say",
                     hint="leave --processes and --on out; loreg worker --help",
                 )
-            request = {"probe": probe, "profile": profile, **selected.to_document(), "again": again}
+            request = {
+                "probe": probe,
+                "profile": profile,
+                "rank": rank,
+                "name": name,
+                **selected.to_document(),
+                "again": again,
+            }
             return self._do_by_worker(JobKind.MAP, request, MapReport, progress)
         return map_probe(
             self.context,
             self.settings,
             probe,
             selected,
-            options=MapOptions(profile),
+            options=MapOptions(profile, rank, name),
             again=again,
             processes=processes,
             on=on,
@@ -858,6 +869,7 @@ class Registry:
         calibration: Path | str | None = None,
         name: str | None = None,
         dry_run: bool = False,
+        on: str = "",
         device: str = "auto",
         plot: Path | str | None = None,
         progress: Progress = no_progress,
@@ -870,8 +882,9 @@ class Registry:
         gives a number, or numbers by task. Or nothing is evaluated, and ``calibration``, a file of cross moments as
         :func:`loreg.collect_calibration` makes it, ranks the recipes by their output error; beside ``evaluate`` it is
         what ``regmean`` needs. Trials become versions of ``name``, by default ``sweep-ID``, none with ``dry_run``. The
-        same call goes on where it was ended. Raises UsageError, EvaluationError if no trial could be evaluated, and
-        what merging and pushing raise.
+        same call goes on where it was ended. ``on`` ``"ray"`` or ``"ray://HOST:6379"`` the merged adapters are sent to
+        the machines of a cluster, as for :meth:`map`, and evaluated there; a function with its code. Raises UsageError,
+        EvaluationError if no trial could be evaluated, and what merging and pushing raise.
 
         >>> def score(folder):
         ...     return {"qa": 0.5}
@@ -891,6 +904,7 @@ class Registry:
             calibration=os.fspath(calibration) if calibration is not None else None,
             name=name,
             dry_run=dry_run,
+            on=on,
             device=device,
             plot=plot,
             progress=progress,
@@ -901,18 +915,21 @@ class Registry:
         sweep: str,
         *,
         budget: int | None = None,
+        on: str | None = None,
         device: str = "auto",
         plot: Path | str | None = None,
         progress: Progress = no_progress,
     ) -> SweepResult:
         """Go on with the sweep of that ID, as it was asked for; a larger ``budget`` lets it try more.
 
+        Trials are evaluated where they were, or ``on`` another cluster, or ``""`` on this machine.
+
         What was evaluated before is not evaluated again. Raises NotFoundError if there is none, UsageError if it
         evaluated with a function that only its own process had.
         """
         from loreg.verbs.sweep import resume_sweep
 
-        return resume_sweep(self.context, sweep, budget=budget, device=device, plot=plot, progress=progress)
+        return resume_sweep(self.context, sweep, budget=budget, on=on, device=device, plot=plot, progress=progress)
 
     def bake(
         self,

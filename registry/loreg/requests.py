@@ -32,7 +32,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
     JobKind.PRUNE: frozenset({"pattern", "dry_run"}),
     JobKind.BACKUP: frozenset({"target", "action", "verify", "keep_last", "keep_newer", "dry_run"}),
     JobKind.SKETCH: frozenset(),
-    JobKind.MAP: frozenset({"probe", "profile", "selectors", "search", "again"}),
+    JobKind.MAP: frozenset({"probe", "profile", "rank", "name", "selectors", "search", "again"}),
 }
 
 
@@ -63,8 +63,8 @@ class UpkeepRequest(msgspec.Struct, frozen=True):
     """Upkeep of the whole registry: the arguments of that method of ``Registry``, as text.
 
     ``action`` says what is done with the backup in ``target``: make a snapshot, ``list`` those that it has, or
-    ``forget`` old ones. ``selectors`` or ``search`` say which versions a ``probe`` runs over, and ``profile``
-    for which server it makes exports.
+    ``forget`` old ones. ``selectors`` or ``search`` say which versions a ``probe`` runs over, ``profile`` for
+    which server it makes exports, ``rank`` and ``name`` what versions it makes.
     """
 
     refs: tuple[str, ...] = ()
@@ -83,6 +83,8 @@ class UpkeepRequest(msgspec.Struct, frozen=True):
     keep_newer: str | None = None
     probe: str = ""
     profile: str = ""
+    rank: int = 0
+    name: str = ""
     selectors: tuple[str, ...] = ()
     search: Query | None = None
     again: bool = False

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from loreg.entities import (
     CatalogSnapshot,
+    Commit,
     Garbage,
     GarbageClaim,
     GarbageCount,
@@ -57,12 +58,16 @@ class Maps(Protocol):
         ...
 
     def finish(
-        self, chunk: MapChunk, facts: Mapping[int, NewFacts], exports: Mapping[int, NewExport] = MappingProxyType({})
-    ) -> int | None:
+        self,
+        chunk: MapChunk,
+        facts: Mapping[int, NewFacts],
+        made: Mapping[int, NewExport | Commit] = MappingProxyType({}),
+    ) -> Mapping[int, NewFacts] | None:
         """Record what the probe says of the versions of a chunk, by id, what it made of them, and the chunk as done.
 
-        All at once. Return for how many, which may be deleted by now; None, with nothing recorded, if another claimed
-        it since. Raises CollectedError for a file of an export that is not stored any more.
+        All at once. Return what is recorded of those that are not deleted by now; None, with nothing recorded, if
+        another claimed it since. A new version has the tasks and labels of its source, and a fact that names it; why
+        something is refused is a fact of the source. Raises CollectedError for a file that is not stored any more.
         """
         ...
 

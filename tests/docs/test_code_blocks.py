@@ -81,6 +81,8 @@ NOT_RUN = {
     ("docs/how-to/sweep.md", "loreg sweep team/news team/movies --extras team/news --eval 'python score.py {dir}' "
      "--metric accuracy --budget 12"): "a program of the reader's",
     ("docs/how-to/sweep.md", "loreg sweep team/news team/movies --base ./SmolLM2-135M \\"): "needs the harness",
+    ("docs/how-to/sweep.md", "loreg sweep team/news team/movies --base ./SmolLM2-135M --eval 'lm-eval:hellaswag "
+     "--device cuda:0' \\"): "needs a cluster; tests/fleet starts one",
     ("docs/how-to/sweep.md", "out=$(mktemp -d)"): "needs the harness and vLLM",
     ("docs/how-to/ci.md", "pip install loreg"): "asks a package index",
     ("docs/troubleshooting.md", "pip install 'loreg[merge]'"): "asks a package index",

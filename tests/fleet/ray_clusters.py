@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ TOKEN = "0123456789abcdef" * 4
 
 
 _NODE = {"node_ip_address": "127.0.0.1", "object_store_memory": 100 << 20, "include_dashboard": False}
+
+
+def on_ray(test: Any) -> Any:
+    """Mark a test that starts a cluster, which takes a quarter of a minute."""
+    needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs pip install 'loreg[ray]'")
+    return pytest.mark.slow(needs_ray(test))
 
 
 @contextlib.contextmanager
@@ -56,9 +63,9 @@ def replace_nodes(cluster: Any) -> None:
         add_node(cluster)
 
 
-def add_node(cluster: Any) -> None:
-    """Start a node with one processor."""
-    cluster.add_node(**_NODE, num_cpus=1)
+def add_node(cluster: Any, processors: int = 1, gpus: int = 0) -> None:
+    """Start a node, with as many GPUs as it is said to have."""
+    cluster.add_node(**_NODE, num_cpus=processors, num_gpus=gpus)
 
 
 def kill_node(cluster: Any, raylet: int) -> None:

@@ -99,8 +99,8 @@ def test_a_chunk_that_is_done_twice_is_recorded_once(exportable: Registry):
     first, second = task.run(), task.run()
     assert first == second
     maps = exportable.context.backend.upkeep().maps()
-    assert maps.finish(chunk, first.facts, first.exports) == 3
-    assert maps.finish(chunk, second.facts, second.exports) is None
+    assert len(maps.finish(chunk, first.facts, first.made) or ()) == 3
+    assert maps.finish(chunk, second.facts, second.made) is None
     assert exported(exportable) == 3
 
 
@@ -130,7 +130,7 @@ def test_content_that_was_deleted_for_good_is_not_made_again(exportable: Registr
     exportable.push(pulled.folder, "team/copy")
     exportable.delete("team/copy", "private")
     answer = task.run()
-    assert exportable.context.backend.upkeep().maps().finish(chunk, answer.facts, answer.exports) == 3
+    assert len(exportable.context.backend.upkeep().maps().finish(chunk, answer.facts, answer.made) or ()) == 3
     errors = {ref: [f.error for f in exportable.facts(ref) if f.probe != "check"] for ref in ("team/a8", "team/wide")}
     assert errors["team/a8"] == [""]
     assert "deleted" in errors["team/wide"][0]
@@ -157,7 +157,7 @@ def test_it_is_for_one_server_that_loreg_knows(exportable: Registry, tmp_path: P
         exportable.map("export", profile=str(tmp_path / "mine.toml"))
     with pytest.raises(NotFoundError, match="no profile 'vlm'; did you mean 'vllm'"):
         exportable.map("export", profile="vlm")
-    with pytest.raises(UsageError, match="the probe spectra is for no server"):
+    with pytest.raises(UsageError, match="the probe spectra takes no such options"):
         exportable.map("spectra", profile="vllm")
     with database.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM map_runs")).scalar() == 0

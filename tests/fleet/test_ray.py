@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from sqlalchemy import Engine
 from deployments import HISTORY, SCIENCE, Deployment
 from fleet import ray_clusters
 from fleet.probe_packages import install
+from fleet.ray_clusters import on_ray
 from fleet.writes import list_writes, record_writes
 from loreg import Registry
 from loreg.entities import MapChunk, MergeOptions
@@ -59,12 +59,6 @@ with connect(**json.loads(os.environ["SETTINGS"])) as registry:
     shown["recorded"] = registry.map("spectra", on="ray").recorded
 print(json.dumps(shown))
 """
-
-
-def on_ray(test: Any) -> Any:
-    """Mark a test that starts a cluster, which takes a quarter of a minute."""
-    needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs pip install 'loreg[ray]'")
-    return pytest.mark.slow(needs_ray(test))
 
 
 @pytest.fixture(scope="module")

@@ -26,11 +26,11 @@ def server(filled: Registry, local_deployment: Deployment) -> Iterator[str]:
 
 
 def claim(registry: Registry, probe: str, options: MapOptions = MapOptions()) -> ChunkTask:
-    found = find_probe(probe, options)
+    mapped = find_probe(probe, options)
     maps = registry.context.backend.upkeep().maps()
-    run = maps.begin(MapRun(found.name, found.release, MapSelection(("*",)), True, options), reads_weights=True)
+    run = maps.begin(MapRun(mapped.name, mapped.release, MapSelection(("*",)), True, options), reads_weights=True)
     (chunk,) = maps.claim(run, 1)
-    return ChunkTask(chunk, probe, found.release, NOWHERE, options)
+    return ChunkTask(chunk, probe, mapped.release, NOWHERE, options)
 
 
 def read_itself(registry: Registry, task: ChunkTask) -> ChunkTask:

@@ -170,4 +170,4 @@ def test_what_cannot_go_on_says_why(local: Loreg, tmp_path: Path):
     for options in (["--dry-run"], ["--push", "x"], ["--base", "."], ["--eval", "x"], ["--seed", "1"], ["./a"]):
         outcome = local("sweep", "--resume", "0123456789ab", *options)
         assert outcome.exit_code == 2, options
-        assert "only --budget goes with it" in outcome.stderr
+        assert "only --budget and --on go with it" in outcome.stderr

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
 from deployments import Deployment, Loreg, empty_home
 from factories import new_model, train, write_base
-from loreg.entities import BaseUpgrade, UpgradeVerdict
+from loreg.entities import BaseUpgrade, NewUpgrade, NewVerdict, ProbeLoss, UpgradeVerdict
 from loreg.errors import NotFoundError, UsageError
 from loreg.registry import Registry, connect
 
@@ -191,3 +192,73 @@ def test_the_command_that_shows_a_base_names_its_upgrades(local: Loreg, tmp_path
     shown = local("base", "show", "org/new").stdout
     assert "UPGRADE" in shown
     assert "2 of 10 tensors" in shown
+
+
+def new_upgrade(registry: Registry, tmp_path: Path, old: Path, new: Path) -> NewUpgrade:
+    """What a client may say of one version."""
+    registry.push(train(tmp_path / "adapter", 1), "team/a", base=old)
+    added = registry.bases.add(new, ["org/new"]).base
+    version = registry.show("team/a").version
+    assert version.base is not None
+    figures = (UpgradeVerdict.COPY, "it changed", 4, 2, 0.2, 0.1, 0.01, -0.5)
+    losses = (ProbeLoss("qa", 128, 3.5, 3.0, 3.4, 3.1),)
+    verdict = NewVerdict(version.ref, version.digest, *figures, losses)
+    return NewUpgrade(version.base.digest, added.digest, 10, 2, 0.1, (verdict,))
+
+
+def test_losses_that_were_measured_stay_when_it_is_asked_again_without_texts(
+    registry: Registry, tmp_path: Path, old: Path, new: Path
+):
+    upgrade = new_upgrade(registry, tmp_path, old, new)
+    assert registry.context.backend.record_upgrade(upgrade) == 1
+    report = registry.upgrade_base(old, new)
+    (row,) = registry.bases.upgrade_verdicts(upgrade.old, upgrade.new)
+    assert row.losses == upgrade.verdicts[0].losses
+    assert row.read == report.adapters[0].read != upgrade.verdicts[0].read
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"reason": "a\nb"},
+        {"reason": "x" * 1001},
+        {"tensors": 1},
+        {"changed": -1},
+        {"read": -0.1},
+        {"written": float("nan")},
+        {"overlap": float("inf")},
+        {"losses": (ProbeLoss("", 1, 1, 1, 1, 1),)},
+        {"losses": (ProbeLoss("qa", 1, 1, float("nan"), 1, 1),)},
+        {"losses": (ProbeLoss("qa", 1, 1, 1, 1, 1),) * 101},
+    ],
+    ids=str,
+)
+def test_what_no_measurement_gives_is_refused(
+    local_registry: Registry, tmp_path: Path, old: Path, new: Path, change: dict[str, object]
+):
+    upgrade = new_upgrade(local_registry, tmp_path, old, new)
+    wrong = msgspec.structs.replace(upgrade.verdicts[0], **change)
+    with pytest.raises(UsageError):
+        local_registry.context.backend.record_upgrade(msgspec.structs.replace(upgrade, verdicts=(wrong,)))
+    with pytest.raises(NotFoundError):
+        local_registry.bases.upgrade_verdicts(upgrade.old, upgrade.new)
+
+
+def test_verdicts_that_are_none_too_many_or_twice_are_refused(
+    local_registry: Registry, tmp_path: Path, old: Path, new: Path
+):
+    upgrade = new_upgrade(local_registry, tmp_path, old, new)
+    for verdicts in ((), upgrade.verdicts * 2, upgrade.verdicts * 101):
+        with pytest.raises(UsageError):
+            local_registry.context.backend.record_upgrade(msgspec.structs.replace(upgrade, verdicts=verdicts))
+
+
+def test_a_verdict_on_other_content_or_on_a_version_of_another_base_is_left_out(
+    local_registry: Registry, tmp_path: Path, old: Path, new: Path
+):
+    upgrade = new_upgrade(local_registry, tmp_path, old, new)
+    backend = local_registry.context.backend
+    other = msgspec.structs.replace(upgrade.verdicts[0], digest="0" * 64)
+    assert backend.record_upgrade(msgspec.structs.replace(upgrade, verdicts=(other,))) == 0
+    assert backend.record_upgrade(msgspec.structs.replace(upgrade, old=upgrade.new, new=upgrade.old)) == 0
+    assert not local_registry.bases.show("org/new").upgrades

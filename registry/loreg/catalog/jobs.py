@@ -126,9 +126,9 @@ def list_open_requests(tx: Transaction) -> tuple[tuple[int, Mapping[str, object]
 
 
 def _needs_torch(kind: str, request: Mapping[str, object]) -> bool:
-    """Whether a job needs torch: all but upkeep, and a bake that only adds weighted deltas."""
+    """Whether a job needs torch: all but upkeep that makes no versions, and a bake that only adds weighted deltas."""
     if JobKind(kind).is_upkeep:
-        return False
+        return bool(request.get("rank"))
     merges_first = request.get("method", "linear") != "linear" or request.get("rank") is not None
     return kind != JobKind.BAKE or merges_first or bool(request.get("parameters") or request.get("initial"))
 

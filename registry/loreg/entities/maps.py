@@ -29,9 +29,15 @@ class NewExport(Value, frozen=True):
 
 
 class MapOptions(Value, frozen=True):
-    """What a probe that makes something is told besides: the ``profile`` of the server that exports are for."""
+    """What a probe that makes something is told besides.
+
+    That is the ``profile`` of the server that exports are for; or the ``rank`` of new versions, and the ``name`` of
+    their adapters, in which ``{namespace}`` and ``{name}`` are those of the adapter that each is made of.
+    """
 
     profile: str = ""
+    rank: int = 0
+    name: str = ""
 
 
 class MapSelection(Value, frozen=True):

@@ -82,8 +82,9 @@ class SweepOptions(Value, frozen=True):
     ``budget`` is how many times the evaluation data may be gone through. ``methods`` are tried beside the weighted sum;
     ``importance`` weighs the tasks, 1 each where it says nothing. ``metric`` names what the evaluation prints;
     ``higher_is_better`` None asks the registry, then the name. A trial that takes longer than ``timeout`` seconds has
-    failed; ``jobs`` trials are evaluated side by side. ``extras`` is the source whose whole tensors are taken where
-    they differ. ``seed`` is that of everything drawn.
+    failed; ``jobs`` trials are evaluated side by side: None is one, and on a cluster as many as it has room for, where
+    each has ``gpus`` of its own. ``extras`` is the source whose whole tensors are taken where they differ. ``seed`` is
+    that of everything drawn.
 
     >>> SweepOptions(budget=30).methods
     ('regmean', 'tsv', 'wudi')
@@ -95,7 +96,8 @@ class SweepOptions(Value, frozen=True):
     metric: str = ""
     higher_is_better: bool | None = None
     timeout: float | None = None
-    jobs: int = 1
+    jobs: int | None = None
+    gpus: int = 0
     extras: str | None = None
     seed: int = 0
 

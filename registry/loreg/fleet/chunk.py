@@ -16,7 +16,7 @@ from loreg.adapters.stored import read_stored_structure
 from loreg.adapters.structure import WEIGHTS_NAME, read_structure
 from loreg.bases.compatibility import BaseTensors
 from loreg.bases.identify import parse_tensor_digests
-from loreg.entities import MapChunk, MapOptions, NewExport, NewFacts, ProbedVersion
+from loreg.entities import Commit, MapChunk, MapOptions, NewExport, NewFacts, ProbedVersion
 from loreg.errors import AdapterFormatError, ConflictError, IntegrityError, LoregError, NotFoundError
 from loreg.fleet.worker_store import StorePlace, checked_file, require_own_store
 from loreg.manifest import File, Manifest
@@ -47,7 +47,7 @@ class ChunkTask:
             _refuse_other_release(self, probe)
             prober = _Prober(self.store.open(), probe)
             facts = {version.id: prober.probe(version) for version in self.chunk.versions}
-            return ChunkAnswer(facts, prober.exports)
+            return ChunkAnswer(facts, prober.made)
         except LoregError as error:
             return ChunkAnswer(error=error)
 
@@ -56,24 +56,24 @@ class ChunkTask:
 class ChunkAnswer:
     """What the probe says of the versions of a chunk, by id; or the ``error`` for which no version is to blame.
 
-    What it made of them is in the store, and in ``exports``, by id.
+    What it made of them is in the store, and in ``made``, by id.
     """
 
     facts: Mapping[int, NewFacts] = field(default_factory=dict)
-    exports: Mapping[int, NewExport] = field(default_factory=dict)
+    made: Mapping[int, NewExport | Commit] = field(default_factory=dict)
     error: LoregError | None = None
 
 
-ToExport = Callable[[ProbedVersion, Manifest], NewExport]
+ToMade = Callable[[ProbedVersion, Path, Manifest], NewExport | Commit]
 
 
 class _Prober:
-    """Probes stored versions. What the probe makes of them is put into the store, and into ``exports``, by id."""
+    """Probes stored versions. What the probe makes of them is put into the store, and into ``made``, by id."""
 
     def __init__(self, store: BlobTransfer, probe: Probe) -> None:
         self._store, self._probe = store, probe
         self._bases: dict[str, BaseTensors] = {}
-        self.exports: dict[int, NewExport] = {}
+        self.made: dict[int, NewExport | Commit] = {}
 
     def probe(self, version: ProbedVersion) -> NewFacts:
         """Return what the probe says of a version; that its files are lost or damaged is what it says, too.
@@ -82,8 +82,8 @@ class _Prober:
         """
         files = {file.path: file for file in version.files}
         try:
-            if self._probe.to_export is not None:
-                return self._make(version, files, self._probe.to_export)
+            if self._probe.to_made is not None:
+                return self._make(version, files, self._probe.to_made)
             if not self._probe.reads_weights:
                 structure = read_stored_structure(self._store, version.ref, files)
                 return self._probe.run(ProbedAdapter(structure, tuple(files)))
@@ -94,7 +94,7 @@ class _Prober:
         except (AdapterFormatError, IntegrityError, NotFoundError) as error:
             return self._probe.failure(error)
 
-    def _make(self, version: ProbedVersion, files: Mapping[str, File], to_export: ToExport) -> NewFacts:
+    def _make(self, version: ProbedVersion, files: Mapping[str, File], to_made: ToMade) -> NewFacts:
         require_own_store(self._store)
         with tempfile.TemporaryDirectory(prefix="loreg-map-") as name:
             folder = Path(name)
@@ -105,7 +105,7 @@ class _Prober:
             output = Output(made, version.ref, version.digest, self._base_of(version))
             facts = self._probe.run(ProbedAdapter(read_structure(folder), tuple(files), output))
             if not facts.error:
-                self.exports[version.id] = to_export(version, _store_files(self._store, made))
+                self.made[version.id] = to_made(version, made, _store_files(self._store, made))
             return facts
 
     def _base_of(self, version: ProbedVersion) -> BaseTensors | None:

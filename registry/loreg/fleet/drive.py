@@ -113,7 +113,7 @@ class Driver:
 
     def _record(self, chunk: MapChunk, answer: ChunkAnswer) -> None:
         try:
-            recorded = self._maps.finish(chunk, answer.facts, answer.exports)
+            recorded = self._maps.finish(chunk, answer.facts, answer.made)
         except CollectedError:  # a collection took what the worker found in the store
             self._begin_again(chunk)
             return
@@ -121,7 +121,8 @@ class Driver:
             return
         tally = self._tally
         self._done += len(chunk.versions)
-        tally.recorded += recorded
-        failures = [(v.ref, answer.facts[v.id].error) for v in chunk.versions if answer.facts[v.id].error]
+        tally.recorded += len(recorded)
+        refs = {version.id: version.ref for version in chunk.versions}
+        failures = [(refs[version_id], facts.error) for version_id, facts in recorded.items() if facts.error]
         tally.failed_count += len(failures)
         tally.failed += failures[: _MAX_LISTED - len(tally.failed)]

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from loreg.errors import LoregError
 
 _MAX_DEATHS = 3  # of workers that had the same task
+_MAX_LOSSES = 10  # of the same task, with workers or machines
 
 AnyWorkItem = TypeVar("AnyWorkItem", bound="WorkItem")
 
@@ -54,23 +55,48 @@ def run_all(executor: Executor[AnyWorkItem], tasks: Iterable[AnyWorkItem]) -> It
 
     Raises the first LoregError that is an answer, and LoregError for a task that three workers ended with.
     """
-    queue = deque(tasks)
-    deaths: Counter[int] = Counter()
+    for task, answer in run_each(executor, tasks):
+        if isinstance(answer, LoregError):
+            raise answer
+        yield task, answer
+
+
+def run_each(
+    executor: Executor[AnyWorkItem], tasks: Iterable[AnyWorkItem], limit: int | None = None
+) -> Iterator[tuple[AnyWorkItem, Any]]:
+    """Run tasks, ``limit`` at once, and yield each with its answer when it ended; one that was lost is begun again.
+
+    Of ``tasks`` no more are taken than there is room for. A LoregError is the answer of a task that three workers ended
+    with, or that was lost ten times in all.
+    """
+    new, again = iter(tasks), deque[AnyWorkItem]()
+    losses: dict[int, Counter[Lost]] = {}
     in_flight = 0
-    while queue or in_flight:
-        while queue and executor.room() > 0:
-            executor.submit(queue.popleft())
+    while True:
+        while executor.room() > 0 and (limit is None or in_flight < limit):
+            task = again.popleft() if again else next(new, None)
+            if task is None:
+                break
+            executor.submit(task)
             in_flight += 1
+        if not in_flight:
+            return
         for task, answer in executor.wait():
             in_flight -= 1
-            if isinstance(answer, LoregError):
-                raise answer
-            if not isinstance(answer, Lost):
-                yield task, answer
-                continue
-            deaths[id(task)] += answer is Lost.WORKER
-            if deaths[id(task)] == _MAX_DEATHS:
-                raise LoregError(
-                    f"{task} ended its worker {_MAX_DEATHS} times", hint="a worker with more memory, or leave --on out"
-                )
-            queue.append(task)
+            if isinstance(answer, Lost):
+                counts = losses.setdefault(id(task), Counter())
+                counts[answer] += 1
+                if counts[Lost.WORKER] < _MAX_DEATHS and counts.total() < _MAX_LOSSES:
+                    again.append(task)
+                    continue
+            counts = losses.pop(id(task), Counter())
+            yield task, _give_up(task, counts) if isinstance(answer, Lost) else answer
+
+
+def _give_up(task: WorkItem, counts: Counter[Lost]) -> LoregError:
+    what = (
+        f"ended its worker {_MAX_DEATHS} times"
+        if counts[Lost.WORKER] == _MAX_DEATHS
+        else f"was lost {_MAX_LOSSES} times, with machines that ended or had no memory left"
+    )
+    return LoregError(f"{task} {what}", hint="a worker with more memory, or leave --on out")

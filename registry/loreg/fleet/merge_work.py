@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_structure
 from loreg.errors import LoregError, MissingExtraError, NotFoundError
+from loreg.fleet.carried_files import Files, write_files
 from loreg.fleet.versions import refuse_other_version
 from loreg.merging.inputs import MergeInput
 from loreg.version import VERSION
@@ -19,8 +20,6 @@ from loreg.version import VERSION
 if TYPE_CHECKING:
     from loreg.merging.execute import MergedAdapter
     from loreg.merging.recipe import Recipe
-
-Files = Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -98,6 +97,5 @@ def _read(structure: AdapterStructure) -> Files:
 
 def _write(files: Files, folder: Path) -> AdapterStructure:
     folder.mkdir()
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
+    write_files(folder, files)
     return read_structure(folder)

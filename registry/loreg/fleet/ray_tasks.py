@@ -14,7 +14,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
@@ -59,12 +59,12 @@ def require_cluster(text: str) -> None:
 class RayExecutor(Executor[AnyWorkItem]):
     """Tasks on the cluster at ``address``, or on one that is started on this machine if that is empty.
 
-    Each has one processor, and so many ``gpus``.
-
-    Raises MissingExtraError without Ray, UnavailableError for a cluster that does not answer.
+    A task has one processor, and ``gpus``. Raises MissingExtraError without Ray, UnavailableError for a cluster that
+    does not answer.
     """
 
     def __init__(self, address: str, gpus: int = 0) -> None:
+        self._gpus = gpus
         self._stack = contextlib.ExitStack()
         self._tasks: dict[Any, AnyWorkItem] = {}
         try:
@@ -79,9 +79,15 @@ class RayExecutor(Executor[AnyWorkItem]):
             raise
 
     def room(self) -> int:
-        """Return how many more tasks keep every processor of the cluster busy, as many as it has now."""
-        processors = int(self._ray.cluster_resources().get("CPU", 0))
-        return max(_AHEAD * max(processors, 1) - len(self._tasks), 0)
+        """Return how many more tasks keep the cluster busy, as large as it is now."""
+        return max(_AHEAD * max(self.capacity(), 1) - len(self._tasks), 0)
+
+    def capacity(self) -> int:
+        """Return how many tasks the cluster runs at once, as large as it is now."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if not self._gpus:
+            return sum(int(node.get("CPU", 0)) for node in nodes)
+        return sum(min(int(node.get("CPU", 0)), int(node.get("GPU", 0)) // self._gpus) for node in nodes)
 
     def submit(self, task: AnyWorkItem) -> None:
         """Hand a task to Ray."""
@@ -98,7 +104,10 @@ class RayExecutor(Executor[AnyWorkItem]):
             ) from error
 
     def close(self) -> None:
-        """Let go of the cluster; one that was started here ends."""
+        """End the tasks that run, and let go of the cluster; one that was started here ends."""
+        for reference in self._tasks:
+            with contextlib.suppress(ConnectionError, self._ray.exceptions.RayError):
+                self._ray.cancel(reference, force=True)
         self._stack.close()
 
     def _connect(self, address: str) -> None:
@@ -116,7 +125,7 @@ class RayExecutor(Executor[AnyWorkItem]):
             place = address or "this machine"
             raise UnavailableError(
                 f"there is no Ray at {place}: {_first_line(error)}",
-                hint=f"ray status --address {address}" if address else "loreg map check",
+                hint=f"ray status --address {address}" if address else "leave --on out",
             ) from error
         self._stack.callback(self._ray.shutdown)
 
@@ -132,8 +141,22 @@ class RayExecutor(Executor[AnyWorkItem]):
         except exceptions.RayError as error:
             raise LoregError(
                 f"a node of the cluster cannot do it: {_first_line(error)}",
-                hint="pip install the loreg of this machine on every node, and what brings the probe or the function",
+                hint="pip install the loreg of this machine on every node, and the packages that are used there",
             ) from error
+
+
+def pickle_function(function: Callable[..., object]) -> bytes:
+    """Return a function as a node loads it with pickle: by its module, or with its code if it is of the program itself.
+
+    Raises UsageError for one that carries what cannot be pickled.
+    """
+    try:
+        return bytes(import_module("ray.cloudpickle").dumps(function))
+    except Exception as error:  # what an object raises that refuses is its own
+        raise UsageError(
+            f"the function that evaluates cannot be sent to other machines: {_first_line(error)}",
+            hint="open there what it needs; or --eval MODULE:FUNCTION",
+        ) from error
 
 
 def _run(task: WorkItem) -> Any:
@@ -163,7 +186,7 @@ def _require_listener(address: str) -> None:
     except OSError as error:
         raise UnavailableError(
             f"there is no Ray at {address}: {error.strerror or error}",
-            hint="ray start --head there, or loreg map PROBE --on ray for one on this machine",
+            hint="ray start --head there, or --on ray for one on this machine",
         ) from error
 
 
@@ -179,7 +202,7 @@ def _refuse_imported_ray() -> None:
     if sys.modules.get("ray") is not None:
         raise UsageError(
             "this program has imported Ray already, which cannot be put on loopback any more",
-            hint="loreg map check --on ray",
+            hint="ray start --head, and --on ray://127.0.0.1:6379",
         )
 
 

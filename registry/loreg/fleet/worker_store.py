@@ -58,7 +58,7 @@ def _open_server(endpoint: str, token: str) -> RemoteStore:
     if "*" not in RemoteBackend(server, store).whoami().permissions:
         raise NotAllowedError(
             f"this worker may not read all that {endpoint} has",
-            hint="loreg token create nodes --scope 'read:*', and LOREG_TOKEN=… in the environment of each node",
+            hint="set LOREG_TOKEN where nodes are started: loreg token create nodes --scope 'read:*'",
         )
     return store
 

@@ -413,16 +413,7 @@ class LocalBackend(Backend):
         return Caller(self._access.author, self._access.permissions, self._access.token_id, expires_at)
 
     def commit(self, commit: Commit, accepted: Mapping[str, AcceptedUpload] = MappingProxyType({})) -> Committed:
-        from loreg.local.bases import limit_concurrent_reads
-        from loreg.local.commit import read_commit
-
-        require(self._access, Role.WRITE, commit.adapter.namespace)
-        if commit.origin is not None:
-            require(self._access, Role.ADMIN, "*")
-            validate_origin(commit.origin)
-        with limit_concurrent_reads() if commit.base is not None else contextlib.nullcontext():
-            parsed = read_commit(self._store, commit, accepted)
-            proven = self._find_proven(parsed.base) if parsed.base is not None else ()
+        parsed, proven = self.parse(commit, accepted)
         try:
             for attempt in self.write_references():
                 with attempt as tx:
@@ -434,6 +425,24 @@ class LocalBackend(Backend):
                     blobs.record(tx, sizes)
             raise
         return committed
+
+    def parse(
+        self, commit: Commit, accepted: Mapping[str, AcceptedUpload] = MappingProxyType({})
+    ) -> tuple[ParsedCommit, Sequence[str]]:
+        """Read a commit of a caller who may write there, and return it as :meth:`record` takes it.
+
+        Raises what :func:`loreg.local.commit.read_commit` raises.
+        """
+        from loreg.local.bases import limit_concurrent_reads
+        from loreg.local.commit import read_commit
+
+        require(self._access, Role.WRITE, commit.adapter.namespace)
+        if commit.origin is not None:
+            require(self._access, Role.ADMIN, "*")
+            validate_origin(commit.origin)
+        with limit_concurrent_reads() if commit.base is not None else contextlib.nullcontext():
+            parsed = read_commit(self._store, commit, accepted)
+            return parsed, self._find_proven(parsed.base) if parsed.base is not None else ()
 
     def write_references(self) -> Iterator[AbstractContextManager[Transaction]]:
         """Yield attempts to write; see :func:`loreg.local.reference_writes.write_references`."""
@@ -774,7 +783,7 @@ class LocalBackend(Backend):
     def upkeep(self) -> Upkeep:
         from loreg.local.upkeep import LocalUpkeep
 
-        return LocalUpkeep(self.catalog, self._store, self._access)
+        return LocalUpkeep(self.catalog, self._store, self._access, self)
 
     def namespaces(self) -> tuple[Namespace, ...]:
         with self.catalog.read(self._access) as tx:

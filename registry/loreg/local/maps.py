@@ -8,13 +8,13 @@ from types import MappingProxyType
 
 from msgspec.structs import replace
 
-from loreg.catalog import Catalog, Transaction, blobs, exports, map_selection, maps
+from loreg.catalog import Catalog, map_selection, maps
 from loreg.catalog.map_selection import SizedId
-from loreg.entities import Access, MapChunk, MapRun, NewExport, NewFacts, Query
-from loreg.errors import NotAllowedError, UnderWayError
+from loreg.entities import Access, Commit, MapChunk, MapRun, NewExport, NewFacts, Query
+from loreg.errors import UnderWayError
 from loreg.local.facts import record_all_facts
 from loreg.local.loading import with_findings_of_server
-from loreg.local.reference_writes import write_references
+from loreg.local.made_files import CommitRecorder, MadeFiles
 from loreg.selectors import parse_selector
 from loreg.storage import BlobStore
 from loreg.upkeep import Maps
@@ -26,8 +26,8 @@ _MAX_BYTES = 128 * 1024**2  # of the weights of a chunk, for a probe that reads 
 class LocalMaps(Maps):
     """Runs of probes, for an administrator."""
 
-    def __init__(self, catalog: Catalog, store: BlobStore, access: Access) -> None:
-        self._catalog, self._store = catalog, store
+    def __init__(self, catalog: Catalog, store: BlobStore, access: Access, commits: CommitRecorder) -> None:
+        self._catalog, self._store, self._commits = catalog, store, commits
         self._access = access
 
     def exclusive(self) -> AbstractContextManager[object]:
@@ -48,16 +48,20 @@ class LocalMaps(Maps):
             return maps.claim(tx, run.id, limit)
 
     def finish(
-        self, chunk: MapChunk, facts: Mapping[int, NewFacts], exports: Mapping[int, NewExport] = MappingProxyType({})
-    ) -> int | None:
-        recorded: int | None = None
-        if not exports:
-            with self._catalog.write(self._access) as tx:
-                return _record(tx, chunk, facts, {})
-        for attempt in write_references(self._catalog, self._store, self._access):
-            with attempt as tx:
-                recorded = _record(tx, chunk, facts, exports)
-        return recorded
+        self,
+        chunk: MapChunk,
+        facts: Mapping[int, NewFacts],
+        made: Mapping[int, NewExport | Commit] = MappingProxyType({}),
+    ) -> Mapping[int, NewFacts] | None:
+        if made:
+            return MadeFiles(chunk, facts, made).record(self._catalog, self._store, self._access, self._commits)
+        with self._catalog.write(self._access) as tx:
+            if not maps.finish(tx, chunk):
+                return None
+            present = maps.lock_present(tx, facts.keys())
+            recorded = {version_id: facts[version_id] for version_id in present}
+            record_all_facts(tx, recorded)
+            return recorded
 
     def give_back(self, chunk: MapChunk) -> None:
         with self._catalog.write(self._access) as tx:
@@ -95,25 +99,6 @@ class LocalMaps(Maps):
             yield from page
             if cursor is None:
                 return
-
-
-def _record(
-    tx: Transaction, chunk: MapChunk, facts: Mapping[int, NewFacts], made: Mapping[int, NewExport]
-) -> int | None:
-    if not maps.finish(tx, chunk):
-        return None
-    present = maps.lock_present(tx, facts.keys())
-    recorded = {version_id: facts[version_id] for version_id in sorted(present)}
-    files = [file for version_id in present.keys() & made.keys() for file in made[version_id].manifest.files]
-    if files:  # all at once, in one order: no deadlock
-        blobs.record(tx, {file.sha256: file.size for file in files})
-    for version_id in sorted(present.keys() & made.keys()):
-        try:
-            exports.record(tx, present[version_id], version_id, made[version_id])
-        except NotAllowedError as error:  # what was made was deleted for good once
-            recorded[version_id] = replace(facts[version_id], value={}, error=error.message)
-    record_all_facts(tx, recorded)
-    return len(present)
 
 
 def _cut(sizes: Sequence[SizedId], *, reads_weights: bool) -> Iterator[list[int]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -51,15 +52,18 @@ from loreg.refs import AdapterName, AdapterPattern, Ref
 from loreg.storage import BlobStore
 from loreg.upkeep import Maps, Upkeep
 
+if TYPE_CHECKING:
+    from loreg.local.made_files import CommitRecorder
+
 _PAGE = 1000  # rows in one transaction
 
 
 class LocalUpkeep(Upkeep):
     """The upkeep, for a caller with ``access``. Raises NotAllowedError unless it is an administrator's."""
 
-    def __init__(self, catalog: Catalog, store: BlobStore, access: Access) -> None:
+    def __init__(self, catalog: Catalog, store: BlobStore, access: Access, commits: CommitRecorder) -> None:
         require(access, Role.ADMIN, "*")
-        self._catalog, self._store = catalog, store
+        self._catalog, self._store, self._commits = catalog, store, commits
         self._access = access
 
     def registry_id(self) -> str:
@@ -159,7 +163,7 @@ class LocalUpkeep(Upkeep):
     def maps(self) -> Maps:
         from loreg.local.maps import LocalMaps
 
-        return LocalMaps(self._catalog, self._store, self._access)
+        return LocalMaps(self._catalog, self._store, self._access, self._commits)
 
     def adapters(self, pattern: AdapterPattern) -> Iterator[AdapterName]:
         last: AdapterName | None = None

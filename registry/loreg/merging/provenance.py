@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.decoding import decode
 from loreg.entities import Provenance, Source
 from loreg.errors import AdapterFormatError
@@ -15,7 +17,11 @@ from loreg.merging.documents import (
     MergeSchemas,
     refuse_positions_without_source,
 )
+from loreg.storage import digest_of
 from loreg.strict_json import parse_finite, refuse_many_values
+
+if TYPE_CHECKING:
+    from loreg.adapters.tensors import AdapterToWrite
 
 FILE_NAME = "loreg_merge.json"
 #: A merge of two adapters of every expert of a model with 18,600 matrices has 430,000 values.
@@ -32,6 +38,14 @@ def write(folder: Path, provenance: Provenance, weights_sha256: str) -> None:
         "certificate": provenance.certificate,
     }
     (folder / FILE_NAME).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_merged(folder: Path, adapter: AdapterToWrite, provenance: Provenance) -> None:
+    """Write a merged adapter and its provenance into the existing ``folder``."""
+    from loreg.adapters.tensors import write_adapter
+
+    write_adapter(folder, adapter)
+    write(folder, provenance, digest_of(folder / WEIGHTS_NAME).sha256)
 
 
 def read(content: bytes, weights_sha256: str) -> Provenance | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from loreg.checking.profile import Profile
@@ -20,7 +22,7 @@ def export(profile: Profile, adapter: ProbedAdapter) -> dict[str, object]:
     return dict(msgspec.to_builtins(summary))
 
 
-def to_export(text: str, profile: Profile, version: ProbedVersion, made: Manifest) -> NewExport:
+def to_export(text: str, profile: Profile, version: ProbedVersion, folder: Path, made: Manifest) -> NewExport:
     """Return the files that were made as they are recorded; ``text`` is what the profile was called."""
     return NewExport(digest_request(profile, version.base), text, made)
 

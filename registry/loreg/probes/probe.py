@@ -11,17 +11,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 
 from loreg.checking.profile import read_known_profile
 from loreg.checking.servers import rules_release
-from loreg.entities import MapOptions, NewExport, NewFacts, ProbedVersion
-from loreg.errors import LoregError, NotFoundError, UnavailableError, UsageError
+from loreg.entities import Commit, MapOptions, NewExport, NewFacts, ProbedVersion
+from loreg.errors import LoregError, MissingExtraError, NotFoundError, UnavailableError, UsageError
 from loreg.manifest import Manifest
 from loreg.probes.adapter import ProbedAdapter
 from loreg.suggestions import suggest
 
 GROUP = "loreg.probes"
-_EXPORT = "export"
+_EXPORT, _RERANK = "export", "rerank"
 _MAX_ERROR = 500  # characters of an error that is recorded
 
 ProbeFunction = Callable[[ProbedAdapter], Mapping[str, object]]
@@ -32,14 +34,15 @@ class Probe:
     """A function from an adapter to facts. What it says may differ from release to release, and by nothing else.
 
     If it does not read the weights, the structure of the adapter that it is given has no file of them. One that makes
-    something leaves it in the folder of the adapter's output, and ``to_export`` returns what the stored files are.
+    something leaves it in the folder of the adapter's output, and ``to_made`` returns what is to be recorded of that
+    folder, whose files are stored as the manifest says.
     """
 
     name: str
     release: str
     reads_weights: bool
     function: ProbeFunction
-    to_export: Callable[[ProbedVersion, Manifest], NewExport] | None = None
+    to_made: Callable[[ProbedVersion, Path, Manifest], NewExport | Commit] | None = None
 
     def run(self, adapter: ProbedAdapter) -> NewFacts:
         """Return what the probe says of an adapter. Raises what :meth:`call` raises."""
@@ -80,7 +83,7 @@ class Probe:
 
 def list_probes() -> tuple[str, ...]:
     """Return the names of all probes that are installed."""
-    return tuple(sorted({*_BUILT_IN, _EXPORT, *(point.name for point in entry_points(group=GROUP))}))
+    return tuple(sorted({*_BUILT_IN, _EXPORT, _RERANK, *(point.name for point in entry_points(group=GROUP))}))
 
 
 def find_probe(name: str, options: MapOptions = MapOptions()) -> Probe:
@@ -91,8 +94,10 @@ def find_probe(name: str, options: MapOptions = MapOptions()) -> Probe:
     """
     if name == _EXPORT:
         return _export(options)
-    if options.profile:
-        raise UsageError(f"the probe {name} is for no server", hint=f"loreg map export --profile {options.profile}")
+    if name == _RERANK:
+        return _rerank(options)
+    if options != MapOptions():
+        raise UsageError(f"the probe {name} takes no such options", hint=f"loreg map {name}")
     if name in _BUILT_IN:
         return _BUILT_IN[name]()
     point = next(iter(entry_points(group=GROUP, name=name)), None)
@@ -122,6 +127,8 @@ def _export(options: MapOptions) -> Probe:
 
     if not options.profile:
         raise UsageError("the server to export for is not named", hint="loreg map export --profile vllm")
+    if options != MapOptions(options.profile):
+        raise UsageError("an export has a server, and no rank or name", hint="loreg map export --profile vllm")
     profile = read_known_profile(options.profile)
     return Probe(
         f"{_EXPORT} {options.profile}",
@@ -129,6 +136,23 @@ def _export(options: MapOptions) -> Probe:
         True,
         partial(export.export, profile),
         partial(export.to_export, options.profile, profile),
+    )
+
+
+def _rerank(options: MapOptions) -> Probe:
+    from loreg.probes import rerank
+
+    rerank.require_options(options)
+    if options.profile:
+        raise UsageError("rerank is for no server", hint="loreg map export --profile vllm")
+    if find_spec("torch") is None:
+        raise MissingExtraError("merging needs torch, which is not installed", hint="pip install 'loreg[merge]'")
+    return Probe(
+        f"{_RERANK} {options.rank} {options.name}",
+        rerank.RELEASE,
+        True,
+        partial(rerank.rerank, options),
+        partial(rerank.to_commit, options),
     )
 
 

@@ -49,7 +49,10 @@ def is_identity(text: str) -> bool:
 
 
 class SweepRequest(Value, frozen=True):
-    """How a sweep was asked for, in which ``folder``; ``by_function`` of a program, which no command line can name."""
+    """How a sweep was asked for, in which ``folder``; ``by_function`` of a program, which no command line can name.
+
+    ``on`` is the cluster on which trials are evaluated, empty for this machine.
+    """
 
     folder: str
     sources: tuple[str, ...]
@@ -61,6 +64,7 @@ class SweepRequest(Value, frozen=True):
     calibration: str | None
     name: str | None
     dry_run: bool
+    on: str = ""
 
 
 @dataclass(frozen=True)

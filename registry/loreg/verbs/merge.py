@@ -95,7 +95,7 @@ def merge(
         if name is None and folder is None:
             return result
         with new_folder(folder) as staging:
-            write(staging, merged, made_by)
+            provenance.write_merged(staging, merged.adapter, made_by)
             if name is None:
                 already = folder is not None and not is_free(folder)
                 return replace(result, folder=folder, already=already)
@@ -167,14 +167,6 @@ def _blend_on(
     with contextlib.closing(executor):
         ((_, merged),) = run_all(executor, [work])
         return merged  # type: ignore[no-any-return]
-
-
-def write(folder: Path, merged: MergedAdapter, made_by: Provenance) -> None:
-    """Write the adapter and its provenance into the existing ``folder``."""
-    from loreg.adapters.tensors import write_adapter
-
-    write_adapter(folder, merged.adapter)
-    provenance.write(folder, made_by, digest_of(folder / WEIGHTS_NAME).sha256)
 
 
 @contextlib.contextmanager

@@ -8,10 +8,11 @@ from pathlib import Path
 from loreg.adapters.structure import WEIGHTS_NAME, read_structure
 from loreg.entities import HIDDEN_SOURCE, Progress, Provenance, ReproduceResult, Version, no_progress
 from loreg.errors import IntegrityError, NotFoundError, UsageError
+from loreg.merging import provenance
 from loreg.refs import parse_ref
 from loreg.storage import digest_of
 from loreg.sweeping.journal import MOMENTS, SWEEP_LABEL, is_identity, sweeps_folder
-from loreg.verbs.merge import blend, calibration_digest, new_folder, write
+from loreg.verbs.merge import blend, calibration_digest, new_folder
 from loreg.workspace.context import Context
 from loreg.workspace.download import download_to_temporary
 from loreg.workspace.resolve_sources import require_torch, resolve_sources
@@ -62,7 +63,8 @@ def reproduce(
         count = len(made_by.sources)
         merged = blend(resolved[:count], recipe, resolved[count:], base, calibration, device, progress)
         with new_folder(folder) as staging:
-            write(staging, merged, Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate))
+            redone = Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate)
+            provenance.write_merged(staging, merged.adapter, redone)
             stored = Path(name)
             download_to_temporary(context, details.files, stored, progress)
             if digest_of(staging / WEIGHTS_NAME) == digest_of(stored / WEIGHTS_NAME):

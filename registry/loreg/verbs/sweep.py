@@ -39,6 +39,7 @@ def sweep(
     calibration: str | None = None,
     name: str | None = None,
     dry_run: bool = False,
+    on: str = "",
     device: str = "auto",
     plot: Path | str | None = None,
     progress: Progress = no_progress,
@@ -51,7 +52,7 @@ def sweep(
     refuse_picture(plot)
     if name is not None:
         parse_adapter_name(name)
-    refuse_wrong_request(sources, evaluate, data, options, base, calibration)
+    refuse_wrong_request(sources, evaluate, data, options, base, calibration, on)
     if not dry_run:
         refuse_without_permission(context, parse_adapter_name(name).namespace if name is not None else "")
     texts = read_evaluation_data(data) if data else None
@@ -102,12 +103,13 @@ def sweep(
                     calibration=calibration,
                     name=name,
                     dry_run=dry_run,
+                    on=on,
                 )
             )
             if texts is not None:
                 result = sweep_texts(book, texts, options)
             elif evaluate is not None:
-                result = _sweep_by(evaluate, book, options)
+                result = _sweep_by(evaluate, book, options, on)
             else:
                 result = sweep_moments(book, options)
     result = msgspec.structs.replace(result, notes=(*base_notes, *result.notes))
@@ -127,17 +129,17 @@ def _say_how_to_go_on(identity: str, by_command: bool) -> Iterator[None]:
         raise
 
 
-def _sweep_by(evaluate: str | Callable[[Path], object], book: TrialBook, options: SweepOptions) -> SweepResult:
+def _sweep_by(evaluate: str | Callable[[Path], object], book: TrialBook, options: SweepOptions, on: str) -> SweepResult:
     """Let a program or a function evaluate: what it says of the first trial shows whether it knows tokens."""
     from loreg.sweeping.score_search import CENTRE
     from loreg.verbs.sweep_losses import sweep_losses
     from loreg.verbs.sweep_measure import open_measurer
     from loreg.verbs.sweep_scores import at_weights, sweep_scores
 
-    measurer = open_measurer(book, evaluate, options)
-    centre = at_weights([CENTRE] * len(book.opened))
-    losses = {} if measurer.trial(centre).error else measurer.losses(centre)
-    return sweep_losses(measurer, losses, options) if losses else sweep_scores(measurer, options)
+    with open_measurer(book, evaluate, options, on) as measurer:
+        centre = at_weights([CENTRE] * len(book.opened))
+        losses = {} if measurer.trial(centre).error else measurer.losses(centre)
+        return sweep_losses(measurer, losses, options) if losses else sweep_scores(measurer, options)
 
 
 def resume_sweep(
@@ -145,6 +147,7 @@ def resume_sweep(
     identity: str,
     *,
     budget: int | None = None,
+    on: str | None = None,
     device: str = "auto",
     plot: Path | str | None = None,
     progress: Progress = no_progress,
@@ -175,6 +178,7 @@ def resume_sweep(
         calibration=request.calibration,
         name=request.name,
         dry_run=request.dry_run,
+        on=request.on if on is None else on,
         device=device,
         plot=plot,
         progress=progress,

@@ -11,6 +11,7 @@ import msgspec
 from loreg.bases.identify import identify
 from loreg.entities import Access, Role, SweepOptions
 from loreg.errors import NotAllowedError, UnauthenticatedError, UsageError
+from loreg.fleet.ray_tasks import parse_cluster
 from loreg.sweeping.evaluation_data import EvaluationData
 from loreg.sweeping.function_identity import identify_function
 from loreg.sweeping.input_files import digest_tasks, digest_tokenizer
@@ -41,6 +42,7 @@ def refuse_wrong_request(
     options: SweepOptions,
     base: str | None,
     calibration: str | None,
+    on: str,
 ) -> None:
     """Raise UsageError for what cannot be swept so."""
     if len(sources) < 2:
@@ -56,10 +58,28 @@ def refuse_wrong_request(
         raise UsageError("texts are evaluated with the base model: which?", hint="--base DIR names its folder")
     if options.budget < 3:
         raise UsageError(f"a budget of {options.budget} evaluations is too small", hint="--budget 20")
-    if options.jobs < 1 or not (options.timeout is None or 0 < options.timeout < math.inf):
+    if (options.jobs is not None and options.jobs < 1) or not (
+        options.timeout is None or 0 < options.timeout < math.inf
+    ):
         raise UsageError("jobs and timeout are 1 or more, and more than 0 seconds", hint="--jobs 2 --timeout 600")
+    if options.gpus and not on:
+        raise UsageError("--gpus is what a trial has of a cluster: there is none", hint="--on ray")
+    if on:
+        parse_cluster(on)
+        _refuse_idle_cluster(evaluate, data)
     if any(not 0 <= weight < math.inf for weight in options.importance.values()):
         raise UsageError("the importance of a task is a number of at least 0", hint="--importance news=2")
+
+
+def _refuse_idle_cluster(evaluate: str | Callable[[Path], object] | None, data: Sequence[str]) -> None:
+    """Raise UsageError where no trial is evaluated by what could run elsewhere."""
+    if data:
+        raise UsageError(
+            "--data loads the base once, here, and swaps adapters in it: --on is for trials of --eval",
+            hint="leave --on out; or --eval with a program that loads the base and prints the loss of each token",
+        )
+    if evaluate is None:
+        raise UsageError("--calibration alone evaluates nothing: --on is for trials of --eval", hint="leave --on out")
 
 
 def describe_request(
@@ -73,7 +93,7 @@ def describe_request(
 ) -> dict[str, object]:
     """Return what makes one sweep another: adapters, base, texts and tasks by content; not what it may spend."""
     chosen = msgspec.to_builtins(options)
-    for spending in ("budget", "jobs", "timeout"):
+    for spending in ("budget", "jobs", "timeout", "gpus"):
         del chosen[spending]
     model = identify(Path(base).expanduser(), cache_folder=context.base_cache).base.digest if base else None
     read = digest_tokenizer(Path(base).expanduser()) if base and texts else {}

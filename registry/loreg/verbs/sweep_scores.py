@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,7 +11,6 @@ from loreg.entities import SweepCandidate, SweepOptions, SweepResult, SweepTrial
 from loreg.errors import EvaluationError
 from loreg.metric_names import usual_metric
 from loreg.parsing import parse_metric
-from loreg.sweeping.command_runner import CommandRunner
 from loreg.sweeping.loss_model import Array
 from loreg.sweeping.score_search import ScoreSearch
 from loreg.verbs.sweep_answer import answer_of
@@ -27,27 +24,26 @@ _FIRST_FAILURES = 3  # trials: if these fail, all do
 
 
 def sweep_scores(measurer: Measurer, options: SweepOptions) -> SweepResult:
-    """Evaluate what the search asks for, ``jobs`` side by side; a trial that fails is told and the search goes on."""
+    """Evaluate what the search asks for, several side by side; a trial that fails is told and the search goes on."""
     book, metrics = measurer.book, SweepMetrics(options.metric or _METRIC, True)
     history: list[tuple[Array, Array | None]] = []
     tasks: tuple[str, ...] = ()
     importance = np.ones(1)
-    with _side_by_side(options.jobs, measurer.commands) as apply:
-        while points := ScoreSearch(len(book.opened), options.budget, importance, options.seed).next_points(
-            history, options.jobs
-        ):
-            measured = apply(lambda point: measurer.trial(at_weights(point)), points)
-            for point, trial in zip(points, measured, strict=True):
-                if not trial.error and not tasks:
-                    tasks = tuple(sorted(trial.scores))
-                    importance = task_importance(tasks, options.importance)
-                    metrics = sweep_metrics(book, options, *measurer.metric(trial.candidate))
-                checked = _refuse_other_tasks(trial, tasks)
-                history.append((point, None if checked.error else _losses(checked, metrics)))
-                _record(book, checked, metrics)
-                book.progress("evaluating", len(history), options.budget)
-                if len(history) == min(_FIRST_FAILURES, options.budget):
-                    _refuse_only_failures(book)
+    while points := ScoreSearch(len(book.opened), options.budget, importance, options.seed).next_points(
+        history, measurer.jobs
+    ):
+        measured = measurer.trials([at_weights(point) for point in points])
+        for point, trial in zip(points, measured, strict=True):
+            if not trial.error and not tasks:
+                tasks = tuple(sorted(trial.scores))
+                importance = task_importance(tasks, options.importance)
+                metrics = sweep_metrics(book, options, *measurer.metric(trial.candidate))
+            checked = _refuse_other_tasks(trial, tasks)
+            history.append((point, None if checked.error else _losses(checked, metrics)))
+            _record(book, checked, metrics)
+            book.progress("evaluating", len(history), options.budget)
+            if len(history) == min(_FIRST_FAILURES, options.budget):
+                _refuse_only_failures(book)
     notes = []
     if options.methods != SweepOptions().methods:
         notes.append("no method was tried: scores say enough of weights alone, the loss of each token of both")
@@ -62,22 +58,6 @@ def at_weights(point: Sequence[float] | Array) -> SweepCandidate:
     weights = tuple(round(float(weight), 4) for weight in point)
     what = "one strength for all" if len(set(weights)) == 1 else "a weight for each"
     return SweepCandidate(what, weights)
-
-
-@contextmanager
-def _side_by_side(
-    jobs: int, commands: CommandRunner
-) -> Iterator[Callable[[Callable[[Array], SweepTrial], Iterable[Array]], Iterator[SweepTrial]]]:
-    """Yield a ``map`` that works on ``jobs`` items at once; whatever ends the block ends the commands that run."""
-    if jobs == 1:
-        yield map  # in this thread, which Ctrl-C reaches
-        return
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        yield pool.map
-    finally:
-        commands.end()
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def sweep_metrics(book: TrialBook, options: SweepOptions, measured: str, measured_higher: bool | None) -> SweepMetrics:

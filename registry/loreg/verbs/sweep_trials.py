@@ -22,10 +22,11 @@ from loreg.entities import (
     VersionMetadata,
 )
 from loreg.errors import ConflictError, NotAllowedError
+from loreg.merging import provenance
 from loreg.merging.execute import MergedAdapter
 from loreg.merging.methods import find_method
 from loreg.sweeping.journal import SWEEP_LABEL, Journal, sweeps_folder
-from loreg.verbs.merge import blend, recipe_of, write
+from loreg.verbs.merge import blend, recipe_of
 from loreg.verbs.push import push
 from loreg.verbs.sweep_metrics import SweepMetrics
 from loreg.workspace.context import Context
@@ -58,6 +59,11 @@ class TrialBook:
         return Journal(sweeps_folder(self.context.base_cache) / self.identity)
 
     @property
+    def base_folder(self) -> Path | None:
+        """Where the base model lies."""
+        return Path(self.base).expanduser() if self.base else None
+
+    @property
     def full_rank(self) -> int:
         """The ranks of all sources together: what a weighted sum needs where they share nothing."""
         ranks = ([module.rank for module in s.structure.modules.values() if module.shape] for s in self.opened)
@@ -85,7 +91,7 @@ class TrialBook:
         """Yield a temporary folder with a merged adapter."""
         with tempfile.TemporaryDirectory(prefix="loreg-sweep-") as folder:
             made_by = Provenance(merged.recipe.sources, merged.recipe.to_json(), merged.certificate)
-            write(Path(folder), merged, made_by)
+            provenance.write_merged(Path(folder), merged.adapter, made_by)
             yield Path(folder)
 
     def record(self, trial: SweepTrial, metrics: SweepMetrics, folder: Path | None) -> SweepTrial:

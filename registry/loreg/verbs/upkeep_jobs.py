@@ -100,7 +100,7 @@ def run_upkeep(
         return shorten(sketched, f"{sketched.sketched:,} sketched, {sketched.failed_count:,} failed")
     if kind is JobKind.MAP:
         selected = MapSelection(request.selectors, request.search)
-        options = MapOptions(request.profile)
+        options = MapOptions(request.profile, request.rank, request.name)
         mapped = map_probe(
             context,
             settings,

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_structure
-from loreg.checking.findings import raise_first_error
-from loreg.checking.rules import Subject
-from loreg.checking.run import check_adapter
+from loreg.checking.run import refuse_empty_tensors
 from loreg.entities import BaseModel, MergeOptions, Progress
 from loreg.errors import MissingExtraError, UsageError
 from loreg.merging import provenance
@@ -26,10 +24,6 @@ from loreg.workspace.inspect import inspect_adapter
 
 if TYPE_CHECKING:
     from loreg.merging.inputs import MergeInput
-
-
-#: The rule on tensors without numbers. Older releases stored these, and a merge would pass them on.
-_EMPTY = "LR018"
 
 
 @dataclass(frozen=True)
@@ -68,8 +62,7 @@ def _open(context: Context, source: str, progress: Progress, mended: Collection[
     with tempfile.TemporaryDirectory(prefix="loreg-merge-") as name:
         download_to_temporary(context, details.files, Path(name), progress)
         structure = read_structure(Path(name))
-        empty = [finding for finding in check_adapter(Subject(structure)) if finding.code == _EMPTY]
-        raise_first_error(version.ref, tuple(empty))
+        refuse_empty_tensors(version.ref, structure)
         others = _other_files([file.path for file in details.files])
         yield ResolvedSource(version.ref, version.digest, structure, version.base, others)
 

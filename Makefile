@@ -130,7 +130,7 @@ $(GPU_READY): pyproject.toml
 bench: $(READY) ## print the benchmarks that RESULTS.md quotes
 	@$(BIN)/python benchmarks/run.py
 
-bench-fleet: $(READY) ## print maps beside a bare loop, and what kills leave (ten minutes; with --ray in it also on Ray)
+bench-fleet: $(READY) ## print maps beside a bare loop, and what kills leave (ten minutes; FLEET=--ray also on Ray)
 	@$(BIN)/python benchmarks/map_fleet.py $(FLEET)
 
 bench-merge: $(READY) ## print merging beside PEFT and beside its floors (ten minutes)

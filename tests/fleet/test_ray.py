@@ -92,7 +92,12 @@ def kill_node_named_in(cluster: Any, pipe: Path) -> None:
 @on_ray
 @pytest.mark.usefixtures("one_in_a_chunk")
 def test_a_node_that_is_killed_leaves_nothing_out_and_nothing_twice(
-    filled: Registry, database: Engine, cluster: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    filled: Registry,
+    database: Engine,
+    cluster: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ):
     """The first worker to read a certain adapter says on which node it is, and waits for its end."""
     pipe = tmp_path / "pipe"
@@ -106,6 +111,7 @@ def test_a_node_that_is_killed_leaves_nothing_out_and_nothing_twice(
     report = filled.map("mine", on=f"ray://{cluster.address}")
     assert not pipe.exists()
     killer.join()
+    assert capsys.readouterr().out == "", "there are results on stdout"
     assert (report.recorded, report.failed, report.retries > 0) == (6, (), True)
     assert len(list_writes(database)) == len(set(list_writes(database))) == 6
 

@@ -14,7 +14,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
@@ -118,6 +118,7 @@ class RayExecutor(Executor[AnyWorkItem]):
         if address:
             _require_listener(address)
             options = {"address": address, "logging_level": logging.ERROR, "log_to_driver": False}
+        self._stack.enter_context(_keep_stdout(self._ray))
         try:
             self._ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -160,6 +161,21 @@ def pickle_function(function: Callable[..., object]) -> bytes:
 
 def _run(task: WorkItem) -> Any:
     return task.run()
+
+
+@contextlib.contextmanager
+def _keep_stdout(ray: Any) -> Iterator[None]:
+    """Let Ray print nothing until the context ends: what it says of nodes that end would stand among the results.
+
+    ``log_to_driver`` is for workers alone (Ray 2.60). Its logs have the same.
+    """
+    worker = ray._private.worker
+    print_to_stdstream = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = print_to_stdstream
 
 
 def _require_listener(address: str) -> None:

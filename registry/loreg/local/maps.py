@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from loreg.catalog import Catalog, map_selection, maps
 from loreg.catalog.map_selection import SizedId
-from loreg.entities import Access, Commit, MapChunk, MapRun, NewExport, NewFacts, Query
+from loreg.entities import Access, Commit, MapChunk, MapOptions, MapRun, NewExport, NewFacts, Query
 from loreg.errors import UnderWayError
 from loreg.local.facts import record_all_facts
 from loreg.local.loading import with_findings_of_server
@@ -79,9 +79,10 @@ class LocalMaps(Maps):
         """Yield the versions up to the id ``last`` that are to be probed, some of them more than once."""
         if wanted.selection.search is not None:
             yield from self._search(wanted, with_findings_of_server(wanted.selection.search), last)
+        says_only = wanted.options == MapOptions()  # of what is yanked nothing new is made
         for text in wanted.selection.selectors:
             with self._catalog.read(self._access) as tx:
-                condition = map_selection.condition_of(tx, parse_selector(text))
+                condition = map_selection.condition_of(tx, parse_selector(text), with_yanked=says_only)
             after = 0
             while True:
                 with self._catalog.read(self._access) as tx:

@@ -14,7 +14,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import random
 import statistics
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from filling import fill as fill_others
 from real_adapters import GROUPS, NAMES, Files, fill
 from sqlalchemy import create_engine, text
@@ -33,7 +33,7 @@ from sqlalchemy import create_engine, text
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from fleet import ray_clusters
-from fleet.conftest import list_writes, record_writes
+from fleet.writes import list_writes, record_writes
 from loreg import Registry, connect
 from loreg.adapters.structure import read_remote_structure
 from loreg.catalog import Catalog
@@ -43,7 +43,7 @@ from services import SECRET_KEY, postgres_server
 
 _HEADER = 64 * 1024
 _PROCESSES = 2
-_MEASURED, _ALL = "group0/*", "group*/*"
+_MEASURED, _MORE, _ALL = "group0/*", ["group0/*", "group1/*", "group2/*"], "group*/*"
 
 
 def main() -> None:
@@ -70,6 +70,7 @@ def main() -> None:
         cluster = stack.enter_context(ray_clusters.two_nodes()) if options.ray else None
         if options.rounds:
             print_throughput(registry, files[: len(files) // GROUPS], options.rounds, cluster)
+            print_costs(registry, files[: 3 * len(files) // GROUPS], options.rounds)
         print_proof(registry, url, options.kill_every, cluster)
         if cluster is not None:
             print_exposure(cluster, SECRET_KEY, url, ray_clusters.TOKEN)
@@ -143,6 +144,47 @@ def print_throughput(registry: Registry, files: list[Files], rounds: int, cluste
             print(f"| {probe} | {way} | {rate:,.0f} | {' | '.join(shares)} |", flush=True)
 
 
+def spent() -> float:
+    """Return the seconds that processors worked for this process and for all that it started, the database too."""
+    seconds = 0.0
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            seconds += sum(process.cpu_times()[:4])
+    return seconds
+
+
+def cost_of(call: Callable[[], object]) -> float:
+    before = spent()
+    call()
+    return spent() - before
+
+
+def print_costs(registry: Registry, files: list[Files], rounds: int) -> None:
+    """Print the time of processors that one version more takes: a run over three groups less one over the first.
+
+    What starting costs is not in it, and others that are at work on the machine change it less than they change the
+    versions a second.
+    """
+    print("\n| probe | how | ms of a processor a version | of read + function |\n| --- | --- | --: | --: |")
+    first = len(files) // 3
+    for probe in ("check", "spectra"):
+        ways: dict[str, Callable[[bool], object]] = {
+            "read + function": lambda all_, probe=probe: bare_loop(probe, files if all_ else files[:first]),
+            "map, processes": lambda all_, probe=probe: registry.map(
+                probe, _MORE if all_ else _MEASURED, again=True, processes=_PROCESSES
+            ),
+        }
+        costs: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(rounds):
+            for way, run in ways.items():
+                small, large = (cost_of(lambda all_=all_, run=run: run(all_)) for all_ in (False, True))
+                costs[way].append((large - small) / (len(files) - first) * 1e3)
+        floor = statistics.median(costs["read + function"])
+        for way, values in costs.items():
+            cost = statistics.median(values)
+            print(f"| {probe} | {way} | {cost:.3f} | {floor / cost:.2f} |", flush=True)
+
+
 @contextlib.contextmanager
 def repeating(interval: float, call: Callable[[], object]) -> Iterator[list[Any]]:
     """Call again and again until the context ends; yields what the calls returned."""
@@ -162,15 +204,19 @@ def repeating(interval: float, call: Callable[[], object]) -> Iterator[list[Any]
 
 
 def kill_worker() -> None:
+    """Kill the one that has been there for the longest."""
     workers = [p for p in psutil.Process().children() if any("spawn_main" in word for word in p.cmdline())]
     if workers:
-        random.choice(workers).kill()
+        min(workers, key=psutil.Process.create_time).kill()
 
 
 def kill_node(cluster: Any) -> None:
+    """Kill a node, and start one in its place."""
     node = next(iter(cluster.worker_nodes))
     cluster.remove_node(node, allow_graceful=False)
-    ray_clusters.add_node(cluster)
+    with pytest.MonkeyPatch.context() as patch:  # the main thread alone may handle signals
+        patch.setattr("ray._private.utils.set_sigterm_handler", lambda handler: None)
+        ray_clusters.add_node(cluster)
 
 
 def print_proof(registry: Registry, url: str, interval: float, cluster: Any) -> None:

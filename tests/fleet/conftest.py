@@ -1,4 +1,4 @@
-"""Registries with a few small adapters, and a count of every fact that was ever written."""
+"""Registries with a few small adapters."""
 
 from __future__ import annotations
 
@@ -51,31 +51,6 @@ def forget_facts(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM facts"))
         connection.execute(text("DELETE FROM findings"))
-
-
-def record_writes(engine: Engine) -> None:
-    """Let the database itself write down every fact that is inserted or replaced from now on."""
-    is_postgres = engine.dialect.name == "postgresql"
-    with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE writes (version_id INTEGER)"))
-        insert = "INSERT INTO writes VALUES (NEW.version_id);"
-        if is_postgres:
-            function = (
-                f"CREATE FUNCTION written() RETURNS trigger AS $$ BEGIN {insert} RETURN NULL; END $$ LANGUAGE plpgsql"
-            )
-            connection.execute(text(function))
-            for what in ("INSERT", "UPDATE"):
-                trigger = f"CREATE TRIGGER on_{what} AFTER {what} ON facts FOR EACH ROW EXECUTE FUNCTION written()"
-                connection.execute(text(trigger))
-        else:
-            for what in ("INSERT", "UPDATE"):
-                connection.execute(text(f"CREATE TRIGGER on_{what} AFTER {what} ON facts BEGIN {insert} END"))
-
-
-def list_writes(engine: Engine) -> list[int]:
-    """Return the ids of the versions of which facts were written, once for each time."""
-    with engine.begin() as connection:
-        return sorted(connection.execute(text("SELECT version_id FROM writes")).scalars())
 
 
 @pytest.fixture

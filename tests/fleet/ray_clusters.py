@@ -63,9 +63,9 @@ def replace_nodes(cluster: Any) -> None:
         add_node(cluster)
 
 
-def add_node(cluster: Any) -> None:
-    """Start a node with one processor."""
-    cluster.add_node(**_NODE, num_cpus=1)
+def add_node(cluster: Any, processors: int = 1, gpus: int = 0) -> None:
+    """Start a node, with as many GPUs as it is said to have."""
+    cluster.add_node(**_NODE, num_cpus=processors, num_gpus=gpus)
 
 
 def kill_node(cluster: Any, raylet: int) -> None:

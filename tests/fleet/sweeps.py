@@ -22,10 +22,10 @@ print(0.9 - sum((weight - best) ** 2 for weight, best in zip(weights, (0.45, 0.3
 """
 
 
-def fill(folder: Path) -> list[Path]:
-    """Write the program ``score.py`` and two adapters; return these."""
+def fill(folder: Path, count: int = 2) -> list[Path]:
+    """Write the program ``score.py`` and adapters; return these."""
     (folder / "score.py").write_text(SCORE)
-    return [train(folder / f"source{i}", i) for i in range(2)]
+    return [train(folder / f"source{i}", i) for i in range(count)]
 
 
 def losses_of(folder: Path) -> dict[str, dict[str, list[float]]]:
@@ -33,7 +33,7 @@ def losses_of(folder: Path) -> dict[str, dict[str, list[float]]]:
     recipe = json.loads((folder / "loreg_merge.json").read_bytes())["recipe"]
     weights = [recipe["lambda"] * source["weight"] for source in recipe["sources"]]
     generator = np.random.default_rng(4)
-    logits = np.tensordot(weights, generator.normal(size=(2, 3000, 6)) * 1.5, 1)
+    logits = np.tensordot(weights, generator.normal(size=(len(weights), 3000, 6)) * 1.5, 1)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     return {"losses": {"all": (-log_p[np.arange(3000), generator.integers(6, size=3000)]).tolist()}}
 

@@ -10,7 +10,7 @@ import pytest
 
 from fleet.work_items import Dying, Failing, Square
 from loreg.errors import LoregError, MergeError
-from loreg.fleet.executor import run_all
+from loreg.fleet.executor import Lost, run_all, run_each
 from loreg.fleet.processes import ProcessExecutor
 
 
@@ -41,3 +41,32 @@ def test_an_error_that_is_the_answer_is_raised_as_it_was(executor: ProcessExecut
     with pytest.raises(MergeError, match="no such sum") as caught:
         list(run_all(executor, [Failing()]))
     assert caught.value.hint == "loreg merge --help"
+
+
+def test_no_more_is_taken_than_runs_at_once(executor: ProcessExecutor):
+    taken: list[int] = []
+
+    def squares() -> Iterator[Square]:
+        for number in range(5):
+            taken.append(number)
+            yield Square(number)
+
+    answered = 0
+    for _, _ in run_each(executor, squares(), limit=1):
+        answered += 1
+        assert len(taken) == answered
+    assert answered == 5
+
+
+class WithoutMemory(ProcessExecutor[Square]):
+    """Machines that have no memory left for the square of 3."""
+
+    def wait(self) -> list[tuple[Square, object]]:
+        return [(task, Lost.MACHINE if task.number == 3 else answer) for task, answer in super().wait()]
+
+
+def test_a_task_that_no_machine_has_memory_for_is_given_up_and_the_others_are_answered():
+    with closing(WithoutMemory(1)) as executor:
+        answers = dict(run_each(executor, [Square(2), Square(3), Square(4)]))
+    assert (answers[Square(2)], answers[Square(4)]) == (4, 16)
+    assert "was lost 10 times, with machines that ended or had no memory left" in str(answers[Square(3)])

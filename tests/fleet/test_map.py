@@ -15,8 +15,9 @@ from sqlalchemy import Engine, text
 
 from deployments import Deployment, Loreg
 from factories import deltas_by_peft, train
-from fleet.conftest import ALPHAS, forget_facts, list_writes, record_writes
+from fleet.conftest import ALPHAS, forget_facts
 from fleet.probe_packages import install
+from fleet.writes import list_writes, record_writes
 from loreg import Registry
 from loreg.entities import MapRun, MapSelection, VersionFacts
 from loreg.errors import ConflictError, LoregError, NotAllowedError, NotFoundError, UnavailableError, UsageError

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Engine, create_engine
 
 from deployments import command_line
-from fleet.conftest import list_writes, record_writes
 from fleet.probe_packages import install
+from fleet.writes import list_writes, record_writes
 from loreg.entities import JobState
 from loreg.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
 from loreg.parsing import parse_conditions

@@ -17,9 +17,9 @@ from sqlalchemy import Engine
 
 from deployments import HISTORY, SCIENCE, Deployment
 from fleet import ray_clusters
-from fleet.conftest import list_writes, record_writes
 from fleet.probe_packages import install
 from fleet.ray_clusters import on_ray
+from fleet.writes import list_writes, record_writes
 from loreg import Registry
 from loreg.entities import MapChunk, MergeOptions
 from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError

@@ -149,3 +149,17 @@ def test_what_a_cluster_has_no_room_for_is_refused(registry: Registry, room: Pat
     lock = threading.Lock()
     with pytest.raises(UsageError, match="the function that evaluates cannot be sent to other machines"):
         registry.sweep(["./source0", "./source1"], lambda folder: lock.locked(), on=f"ray://{cluster.address}")
+
+
+@on_ray
+def test_a_trial_has_gpus_of_its_own(registry: Registry, room: Path, cluster: Any):
+    """On a node that says it has four: trials of two each, and so two side by side."""
+    ray_clusters.add_node(cluster, processors=4, gpus=4)
+    options = SweepOptions(budget=6, gpus=2)
+    seen = f'echo "$CUDA_VISIBLE_DEVICES" >> seen; {SCORE}'
+    sources = ["./source0", "./source1"]
+    result = registry.sweep(sources, seen, options=options, on=f"ray://{cluster.address}", dry_run=True)
+    devices = [line.split(",") for line in (room / "seen").read_text().splitlines()]
+    assert [len(set(names)) for names in devices] == [2] * 6
+    two_at_once = registry.sweep(sources, seen, options=SIX, dry_run=True)
+    assert [trial.candidate for trial in result.trials] == [trial.candidate for trial in two_at_once.trials]

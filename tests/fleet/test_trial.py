@@ -6,6 +6,7 @@ import pickle
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -25,8 +26,15 @@ SIX = SweepOptions(budget=6, jobs=2)
 class TwoProcesses(ProcessExecutor[TrialTask]):
     """Stands where Ray would: what travels, and what comes back, is the same."""
 
+    sent: ClassVar[list[bytes]] = []
+
     def __init__(self, address: str, gpus: int) -> None:
         super().__init__(2)
+        self.sent.clear()
+
+    def submit(self, task: TrialTask) -> None:
+        self.sent.append(pickle.dumps(task))
+        super().submit(task)
 
     def capacity(self) -> int:
         return 2
@@ -132,6 +140,17 @@ def test_a_sweep_says_bit_for_bit_what_it_says_in_one_process(registry: Registry
     assert len(runs(room)) == 12
 
 
+def test_no_key_of_the_environment_travels(registry: Registry, room: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a secret of S3")
+    monkeypatch.setenv("HF_TOKEN", "a token of the Hub")
+    registry.sweep(fill(room), SCORE, options=SweepOptions(budget=3), on="ray")
+    assert len(TwoProcesses.sent) == 3
+    for task in TwoProcesses.sent:
+        assert b"score.py" in task
+        assert b"a secret of S3" not in task
+        assert b"a token of the Hub" not in task
+
+
 def test_as_many_trials_as_there_was_room_for_in_the_beginning(registry: Registry, room: Path):
     folders = fill(room)
     result = registry.sweep(folders, SCORE, options=SweepOptions(budget=9, jobs=2), on="ray", dry_run=True)
@@ -174,6 +193,12 @@ def test_a_trial_that_ends_each_worker_is_told_and_the_sweep_goes_on(registry: R
     result = registry.sweep(folders, deadly, options=SIX, on="ray", dry_run=True)
     assert ["ended its worker 3 times" in trial.error for trial in result.trials].count(True) == 1
     assert len(result.trials) == 6
+
+
+def test_what_cannot_be_merged_is_told_and_the_sweep_goes_on(registry: Registry, room: Path):
+    options = SweepOptions(methods=("slerp",), jobs=2)
+    result = registry.sweep(fill(room, 3), losses_of, options=options, on="ray", dry_run=True)
+    assert [note for note in result.notes if note.startswith("slerp was not tried: ")]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -22,6 +23,12 @@ def local_registry(tmp_path: Path) -> Registry:
     return connect(home=empty_home(tmp_path / "home"))
 
 
+def weights_of(folder: Path) -> list[float]:
+    """Return what each source was multiplied with in the merged adapter in ``folder``."""
+    recipe = json.loads((folder / "loreg_merge.json").read_bytes())["recipe"]
+    return [recipe["lambda"] * source["weight"] for source in recipe["sources"]]
+
+
 class Program:
     """What a program prints of a merged adapter; the words are drawn as the weights ``BEST`` have them."""
 
@@ -36,8 +43,7 @@ class Program:
         return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
     def __call__(self, folder: Path) -> dict[str, dict[str, list[float]]]:
-        recipe = json.loads((folder / "loreg_merge.json").read_bytes())["recipe"]
-        weights = [recipe["lambda"] * source["weight"] for source in recipe["sources"]]
+        weights = weights_of(folder)
         self.calls.append(weights)
         losses = -np.take_along_axis(self.log_p(weights), self.words[:, None], -1)[:, 0]
         return {"losses": {"odd": losses[1::2].tolist(), "even": losses[::2].tolist()}}
@@ -63,6 +69,23 @@ def test_a_handful_of_evaluations_finds_the_weights(local_registry: Registry, tm
     assert [trial.version for trial in again.trials] == [trial.version for trial in result.trials]
 
 
+def test_what_does_not_depend_on_each_other_is_evaluated_side_by_side(tmp_path: Path):
+    folders = [train(tmp_path / f"source{i}", i) for i in range(2)]
+    one_by_one, two_by_two = (connect(home=empty_home(tmp_path / name)) for name in ("one", "two"))
+    program, both = Program(), Barrier(2)
+
+    def waiting(folder: Path) -> dict[str, dict[str, list[float]]]:
+        if sorted(weights_of(folder)) == [0, 1]:  # each source alone waits for the other
+            both.wait(60)
+        return program(folder)
+
+    expected = one_by_one.sweep(folders, program, options=SweepOptions(methods=("tsv",)))
+    count = len(program.calls)
+    result = two_by_two.sweep(folders, waiting, options=SweepOptions(methods=("tsv",), jobs=2))
+    assert len(program.calls) == 2 * count
+    assert result.comparisons == expected.comparisons
+
+
 def test_a_program_that_cannot_take_the_base_is_told_and_the_sweep_goes_on(local_registry: Registry, tmp_path: Path):
     folders = [train(tmp_path / f"source{i}", i) for i in range(2)]
     program = Program()
@@ -83,8 +106,7 @@ def test_what_is_no_better_than_before_is_told(local_registry: Registry, tmp_pat
     size = np.random.default_rng(1).uniform(0.5, 1.5, 2000)
 
     def better_without(folder: Path) -> dict[str, dict[str, list[float]]]:
-        recipe = json.loads((folder / "loreg_merge.json").read_bytes())["recipe"]
-        weights = [recipe["lambda"] * source["weight"] for source in recipe["sources"]]
+        weights = weights_of(folder)
         return {"losses": {"all": (2 + size * sum(weight**2 for weight in weights)).tolist()}}
 
     result = local_registry.sweep(folders, better_without, options=SweepOptions(methods=()))

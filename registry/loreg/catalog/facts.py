@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
-from sqlalchemy import and_, case, delete, func, select
+from sqlalchemy import JSON, Function, Text, and_, case, column, delete, func, insert, select
 
 from loreg.catalog.patterns import is_match
 from loreg.catalog.schema import adapter_table, fact_table, finding_table, version_table
@@ -31,17 +32,22 @@ def put_all(tx: Transaction, by_version: Mapping[int, NewFacts]) -> None:
     )
 
 
-def put_all_findings(tx: Transaction, by_version: Mapping[int, Mapping[str, Severity]]) -> None:
-    """Record which findings versions have, by their codes, in place of those they had."""
-    tx.connection.execute(delete(finding_table).where(finding_table.c.version_id.in_(list(by_version))))
-    tx.insert_missing(
-        finding_table,
-        [
-            {"version_id": version_id, "code": code, "severity": str(severity)}
-            for version_id, severities in by_version.items()
-            for code, severity in sorted(severities.items())
-        ],
-    )
+def derive_findings(tx: Transaction, probe: str, version_ids: Collection[int]) -> None:
+    """Record which findings versions have, as the facts of ``probe`` have them by code, in place of those they had."""
+    tx.connection.execute(delete(finding_table).where(finding_table.c.version_id.in_(version_ids)))
+    is_of_probe = (fact_table.c.probe == probe) & fact_table.c.version_id.in_(version_ids)
+    names = (column("key", Text), column("value", JSON))
+    by_code = _read_findings(tx.connection.dialect.name).table_valued(*names, joins_implicitly=True)
+    of_facts = select(fact_table.c.version_id, by_code.c.key, by_code.c.value["severity"].as_string())
+    columns = ["version_id", "code", "severity"]
+    tx.connection.execute(insert(finding_table).from_select(columns, of_facts.where(is_of_probe)))
+
+
+def _read_findings(dialect: str) -> Function[Any]:
+    """Return the function with which a database reads an object in an object as rows."""
+    if dialect == "postgresql":
+        return func.json_each(fact_table.c.value["findings"])
+    return func.json_each(fact_table.c.value, "$.findings")
 
 
 def find(tx: Transaction, version_id: int) -> tuple[VersionFacts, ...]:

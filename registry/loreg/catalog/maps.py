@@ -159,7 +159,14 @@ def _read_versions(tx: Transaction, version_ids: Sequence[int]) -> dict[int, Pro
         for row in tx.connection.execute(of_files.where(file_table.c.version_id.in_(ids)).order_by(file_table.c.path)):
             files.setdefault(row.version_id, []).append(File(row.path, row.digest, row.size))
         query = (
-            select(version_table, adapter_table.c.namespace, adapter_table.c.name)
+            select(
+                version_table.c.id,
+                version_table.c.number,
+                version_table.c.digest,
+                version_table.c.base_id,
+                adapter_table.c.namespace,
+                adapter_table.c.name,
+            )
             .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
             .where(version_table.c.id.in_(ids))
         )

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from loreg.catalog import Transaction, facts, sketches
 from loreg.checking.rules import Subject
 from loreg.checking.servers import rules_release
-from loreg.entities import Finding, FindingCounts, NewFacts, Severity, Sketch, VersionFacts
+from loreg.entities import Finding, FindingCounts, NewFacts, Sketch, VersionFacts
 from loreg.local.sketches import signs_of
 from loreg.probes import check, sketch
 from loreg.probes.probe import find_probe
@@ -37,8 +37,8 @@ def record_all_facts(tx: Transaction, by_version: Mapping[int, NewFacts]) -> Non
     stays.
     """
     facts.put_all(tx, {version_id: _without_vector(new) for version_id, new in by_version.items()})
-    checked = {version_id: new for version_id, new in by_version.items() if new.probe == check.NAME}
-    facts.put_all_findings(tx, {version_id: _severities(new) for version_id, new in checked.items()})
+    if checked := [version_id for version_id, new in by_version.items() if new.probe == check.NAME]:
+        facts.derive_findings(tx, check.NAME, checked)
     for version_id, new in by_version.items():
         if new.probe == sketch.NAME and not new.error:
             _fill_in_sketch(tx, version_id, new.value)
@@ -57,11 +57,6 @@ def count_findings(tx: Transaction, pattern: AdapterPattern) -> FindingCounts:
     return FindingCounts(
         facts.count_findings(tx, pattern), facts.count_checked(tx, pattern, check.NAME, rules_release())
     )
-
-
-def _severities(new: NewFacts) -> dict[str, Severity]:
-    by_code: Any = new.value.get("findings", {})
-    return {code: Severity(finding["severity"]) for code, finding in by_code.items()}
 
 
 def _without_vector(new: NewFacts) -> NewFacts:

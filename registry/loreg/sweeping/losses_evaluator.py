@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from msgspec.structs import replace
 
 from loreg.entities import SweepCandidate
 from loreg.errors import EvaluationError
 from loreg.sweeping.curvature import curve_of_losses, sum_by_document
 from loreg.sweeping.loss_model import Array, DocumentLosses
-from loreg.sweeping.token_search import STEP, Texts, steps_from
+from loreg.sweeping.token_search import STEP, Texts, curve_points
 
 _BLOCK = 64  # tokens that are drawn together, as a document is
 
@@ -35,7 +34,7 @@ class LossesEvaluator:
 
     def curve(self, candidates: Sequence[SweepCandidate], origin: Sequence[float], share: float) -> DocumentLosses:
         """Return how the losses bend with the weights of ``candidates``: the sources alone, or one merged candidate."""
-        losses, *stepped = [torch.from_numpy(self._losses(_mix(candidates, point))) for point in steps_from(origin)]
+        losses, *stepped = [torch.from_numpy(self._losses(point)) for point in curve_points(candidates, origin)]
         curved = curve_of_losses(losses, stepped, STEP)
         blocks, texts = self._blocks(confirmed=False)
         kept = blocks >= 0
@@ -85,12 +84,3 @@ class LossesEvaluator:
             tasks += [task] * len(sizes)
             tokens += sizes.tolist()
         return np.concatenate(blocks), Texts(np.array(tasks, dtype=np.int64), np.array(tokens, dtype=np.float64))
-
-
-def _mix(candidates: Sequence[SweepCandidate], weights: Sequence[float]) -> SweepCandidate:
-    """Return the mixture of the sources with these weights, or the one merged candidate at that strength."""
-    if len(candidates) == 1 and candidates[0].method != "linear":
-        return replace(candidates[0], scale=round(weights[0], 4))
-    if len(candidates) == 1:
-        weights = [weights[0] * weight for weight in candidates[0].weights]
-    return SweepCandidate("a step to see how the loss bends", tuple(round(weight, 4) for weight in weights))

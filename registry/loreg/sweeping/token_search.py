@@ -8,7 +8,7 @@ on texts that nothing was chosen by. What is measured stands in docs/concepts/sw
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -98,6 +98,7 @@ class TokenSearch:
 
     ``start`` is the strength from which the best is looked for, by default 1/K; ``shares`` are those of the
     documents in each round of halving, and ``confirmation_cost`` the evaluations that confirming a candidate takes.
+    ``prepare`` is called with merged candidates before the evaluator is asked about them, one after another.
     """
 
     evaluator: TokenEvaluator
@@ -112,6 +113,7 @@ class TokenSearch:
     shares: Sequence[float] = SHARES
     confirmation_cost: float = 1.0
     progress: Progress = no_progress
+    prepare: Callable[[Sequence[SweepCandidate]], None] = lambda candidates: None
     spent: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -121,6 +123,7 @@ class TokenSearch:
         # see how the loss bends with one strength, and there with each weight
         alone = [SweepCandidate(f"source {i + 1} alone", tuple(float(i == j) for j in range(k))) for i in range(k)]
         origin = self._best_strength()
+        self.prepare(curve_points(alone, (origin,) * k))
         curve = self.evaluator.curve(alone, (origin,) * k, 1.0)
         is_known = origin == self._start and self.shares[0] == 1  # nothing is evaluated twice
         self._spend(k + (not is_known))
@@ -132,6 +135,7 @@ class TokenSearch:
         free = SweepCandidate(FREE, _rounded(model.minimize(self.importance)))
         self._note_regret(model, strength, free, spread)
         candidates = [equal, strength, free]
+        self.prepare(candidates)
         for candidate in candidates:
             self._evaluate(candidate)
         # halve the methods
@@ -147,8 +151,10 @@ class TokenSearch:
         baselines: dict[SweepCandidate, Array] = {}
         if self._try_baseline(base, baselines, 1 + self.confirmation_cost):
             best = self._cut_rank(best, base, baselines[base], sums)
+        cost = self.confirmation_cost or 1
+        self.prepare(alone[: max(int((self.budget - self.spent) / cost), 0)])
         for source in alone:
-            self._try_baseline(source, baselines, self.confirmation_cost or 1)
+            self._try_baseline(source, baselines, cost)
         differences = {c: self._difference(sums[c], sums[best]) for c in sums if c != best}
         beside = {c: self._difference(sums_of_baseline, sums[best]) for c, sums_of_baseline in baselines.items()}
         return TokenAnswer(best, differences, beside, spread, self.spent, tuple(self.notes))
@@ -157,6 +163,7 @@ class TokenSearch:
         """Return about which common strength is best: deltas that are far from it bend the loss otherwise."""
         share = self.shares[0]
         whole = SweepCandidate(STRENGTH, (1.0,) * self.sources)
+        self.prepare(curve_points([whole], (self._start,)))
         curve = self.evaluator.curve([whole], (self._start,), share)
         self._spend(2 * share)
         strength = float(curve.fit().common_strength(self.importance)[0])
@@ -251,7 +258,9 @@ class TokenSearch:
             cost = 2 * share
             affordable = int((self.budget - self.spent - reserve) / cost)
             losses: dict[str, float] = {}
-            for method in list(rivals)[: max(affordable, 0)]:
+            tried = list(rivals)[: max(affordable, 0)]
+            self.prepare([p for method in tried for p in curve_points([rivals[method]], (rivals[method].scale,))])
+            for method in tried:
                 reached.add(method)
                 curve = self._curve_of_strength(rivals[method], share)
                 if curve is None:
@@ -318,6 +327,20 @@ def steps_from(origin: Sequence[float]) -> list[tuple[float, ...]]:
     """Return the weights where a curve is looked at: ``origin`` (K), then it with each weight larger by the step."""
     steps = [tuple(w + STEP * (i == j) for i, w in enumerate(origin)) for j in range(len(origin))]
     return [tuple(origin), *steps]
+
+
+def curve_points(candidates: Sequence[SweepCandidate], origin: Sequence[float]) -> list[SweepCandidate]:
+    """Return what is merged where a curve is looked at: mixtures of the sources, or one candidate at two strengths."""
+    return [_mix(candidates, weights) for weights in steps_from(origin)]
+
+
+def _mix(candidates: Sequence[SweepCandidate], weights: Sequence[float]) -> SweepCandidate:
+    """Return the mixture of the sources with these weights, or the one merged candidate at that strength."""
+    if len(candidates) == 1 and candidates[0].method != "linear":
+        return msgspec.structs.replace(candidates[0], scale=round(weights[0], 4))
+    if len(candidates) == 1:
+        weights = [weights[0] * weight for weight in candidates[0].weights]
+    return SweepCandidate("a step to see how the loss bends", tuple(round(weight, 4) for weight in weights))
 
 
 def _rounded(weights: Array) -> tuple[float, ...]:

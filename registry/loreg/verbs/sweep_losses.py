@@ -49,6 +49,7 @@ def sweep_losses(measurer: Measurer, first: Mapping[str, Array], options: SweepO
         tuple(methods),
         options.seed,
         progress=book.progress,
+        prepare=measurer.prepare,
         start=CENTRE,
         shares=_SHARES,
         confirmation_cost=_CONFIRMATION,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -49,6 +50,12 @@ class Measurer:
             yield from self.pool.map(self._trial_here, candidates)
         else:
             yield from map(self._trial_here, candidates)  # in this thread, which Ctrl-C reaches
+
+    def prepare(self, candidates: Sequence[SweepCandidate]) -> None:
+        """Measure candidates that are asked for next, where several are evaluated side by side."""
+        if self.jobs > 1:
+            by_recipe = {canonical_json(candidate.recipe): candidate for candidate in candidates}
+            deque(self.trials(list(by_recipe.values())), maxlen=0)
 
     def _trial_here(self, candidate: SweepCandidate) -> SweepTrial:
         if (trial := self._known(candidate)) is None:

@@ -76,6 +76,15 @@ def test_what_was_made_is_known_and_nothing_is_made_of_it(several: Registry):
     assert [version.number for version in several.versions("team/a8-r2").items] == [2, 1]
 
 
+def test_of_what_was_yanked_nothing_new_is_made_unless_it_is_named(several: Registry):
+    several.yank("team/a9:v1")
+    for selector in ("team/*", "team/a9"):
+        several.map("rerank", selector, rank=2, name=SMALL, processes=1)
+    assert {version.ref for version in several.search(namespace="team").items} == {"team/a8:v1", "team/a8-r2:v1"}
+    assert several.map("rerank", "team/a9:v1", rank=2, name=SMALL, processes=1).recorded == 1
+    assert several.map("spectra", "team/a9", processes=1).recorded == 1  # who only reads it, reads all
+
+
 def claim(registry: Registry) -> tuple[MapChunk, ChunkTask]:
     """Begin a run, and return its only chunk, and that as a worker gets it."""
     probe, maps = find_probe("rerank", OPTIONS), registry.context.backend.upkeep().maps()
@@ -149,7 +158,8 @@ def test_a_worker_makes_them_behind_a_server(guarded_folder: Guarded, adapters: 
         ({"rank": 2}, "no names of their own"),
         ({"rank": 2, "name": "team/small"}, "no names of their own"),
         ({"rank": 2, "name": "{name}" * 20}, "no names of their own"),
-        ({"rank": 2, "name": "{name}{rank}"}, "invalid adapter name"),
+        ({"rank": 2, "name": "small/{name}"}, "no names of their own"),
+        ({"rank": 2, "name": "{namespace}/{name}{rank}"}, "invalid adapter name"),
         ({"rank": 2, "name": SMALL, "profile": "vllm"}, "for no server"),
     ],
 )

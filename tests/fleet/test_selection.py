@@ -61,6 +61,11 @@ def test_selectors_mean_all_versions_or_those_that_they_name(
     assert selected(several, selection) == expected
 
 
+def test_an_adapter_that_is_named_must_be_there(several: Registry):
+    with pytest.raises(NotFoundError, match="no adapter 'team/newz'; did you mean 'team/news'"):
+        selected(several, ["team/quiz", "team/newz"])
+
+
 @pytest.mark.parametrize(
     "query",
     [

@@ -16,7 +16,7 @@ from loreg.catalog.schema import adapter_table, alias_table, export_table, fact_
 from loreg.catalog.search import split_for
 from loreg.catalog.search_ids import select_ids, sort_columns
 from loreg.catalog.transaction import Transaction
-from loreg.catalog.versions import resolve
+from loreg.catalog.versions import find_adapter_id, resolve
 from loreg.entities import MapRun, Query, Sort, SortKey, TermMatch
 from loreg.errors import NotFoundError
 from loreg.selectors import Selector
@@ -33,17 +33,19 @@ def last_version_id(tx: Transaction) -> int:
     return tx.connection.execute(select(func.max(version_table.c.id))).scalar() or 0
 
 
-def condition_of(tx: Transaction, selector: Selector) -> ColumnElement[bool]:
+def condition_of(tx: Transaction, selector: Selector, *, with_yanked: bool) -> ColumnElement[bool]:
     """Return the condition that a version is one of those that a selector means.
 
-    Without an alias or a number these are all versions of the adapters that match. Raises NotFoundError and
-    ConflictError for a ref that means no version.
+    Without an alias or a number these are all versions of the adapters that match, ``with_yanked`` or not. Raises
+    NotFoundError and ConflictError for a ref that means no version, or whose adapter is not there.
     """
-    if selector.ref is not None and (selector.alias or selector.number or selector.digest):
-        return version_table.c.id == resolve(tx, selector.ref).id
+    if selector.ref is not None:
+        if selector.alias or selector.number or selector.digest:
+            return version_table.c.id == resolve(tx, selector.ref).id
+        find_adapter_id(tx, selector.ref.adapter)
     matches = is_match(tx, selector.pattern)
     if selector.alias is None:
-        return matches
+        return matches if with_yanked else and_(matches, version_table.c.yanked_at.is_(None))
     is_meant = exists().where(
         alias_table.c.adapter_id == version_table.c.adapter_id,
         alias_table.c.alias == selector.alias,

@@ -81,9 +81,10 @@ class LocalMaps(Maps):
         """Yield the versions up to the id ``last`` that are to be probed, some of them more than once."""
         if wanted.selection.search is not None:
             yield from self._search(wanted, with_findings_of_server(wanted.selection.search), last)
+        says_only = wanted.options == MapOptions()  # of what is yanked nothing new is made
         for text in wanted.selection.selectors:
             with self._catalog.read(self._access) as tx:
-                condition = map_selection.condition_of(tx, parse_selector(text))
+                condition = map_selection.condition_of(tx, parse_selector(text), with_yanked=says_only)
             after = 0
             while True:
                 with self._catalog.read(self._access) as tx:

@@ -64,10 +64,11 @@ def require_options(options: MapOptions) -> None:
     """Raise UsageError unless the options say at which rank, and give each adapter a name of its own."""
     if options.rank < 1:
         raise UsageError("the rank to bring adapters to is not named", hint=_HINT)
-    if "{name}" not in options.name or len(options.name) > _MAX_NAME:
+    missing = [field for field in ("{namespace}", "{name}") if field not in options.name]
+    if missing or len(options.name) > _MAX_NAME:
         raise UsageError(
-            f"{options.name[:80]!r} gives adapters no names of their own: expected {{name}} in it, for that of each, "
-            f"in {_MAX_NAME} characters at most",
+            f"{options.name[:80]!r} gives adapters no names of their own: expected {{namespace}} and {{name}} in it, "
+            f"for those of each, in {_MAX_NAME} characters at most",
             hint=_HINT,
         )
     name_for(options.name, "team/news:v1")

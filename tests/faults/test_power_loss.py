@@ -162,15 +162,15 @@ def test_folders_within_what_is_pulled_are_on_the_disk(registry: Registry, disk:
 def test_the_plan_of_a_bake_is_on_the_disk_before_its_first_shard(
     disk: Disk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    keep, seen = bake._finish_shard, []
+    keep, seen = bake.finish_shard, []
 
-    def look_and_keep(growing: Path, path: Path) -> None:
-        plan = growing.parent / bake.PLAN_NAME
+    def look_and_keep(written: Path, shard: Path) -> None:
+        plan = shard.parents[1] / bake.PLAN_NAME
         seen.append({plan.stat().st_ino, plan.parent.stat().st_ino} <= set(disk.synced))
-        keep(growing, path)
-        seen.append(path.stat().st_ino in disk.synced[: disk.named[-1].when])
+        keep(written, shard)
+        seen.append(shard.stat().st_ino in disk.synced[: disk.named[-1].when])
 
-    monkeypatch.setattr(bake, "_finish_shard", look_and_keep)
+    monkeypatch.setattr(bake, "finish_shard", look_and_keep)
     with connect(home=str(tmp_path / "home")) as registry:
         registry.bake([str(train(tmp_path / "adapter", 1))], write_base(tmp_path / "base"), tmp_path / "baked")
     assert seen == [True, True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ import httpx
 import pytest
 from sqlalchemy import select, update
 
+import loreg
 from concurrency import eventually
 from deployments import HISTORY, SCIENCE, Deployment, Loreg, command_line
 from live_server import live_server
@@ -111,6 +113,15 @@ def leave(path: Path, content: bytes, age: timedelta = timedelta()) -> Path:
 def make_old(path: Path, age: timedelta) -> None:
     at = datetime.now().timestamp() - age.total_seconds()
     os.utime(path, (at, at))
+
+
+def test_every_kind_of_temporary_folder_is_known():
+    """But for the measurements of a server, which it keeps for as long as it runs."""
+    source = Path(loreg.__file__).parent
+    code = "\n".join(path.read_text("utf-8") for path in source.rglob("*.py"))
+    made = set(re.findall(r'(?:TemporaryDirectory|mkdtemp)\(prefix="(loreg-[^"]*)"', code))
+    assert made - {"loreg-measures-"} <= set(temporary_folders.PREFIXES)
+    assert all(re.fullmatch("loreg-[a-z]+-", prefix) for prefix in made)
 
 
 def test_what_interrupted_writers_left_in_a_folder_goes(local: Loreg, tmp_path: Path):

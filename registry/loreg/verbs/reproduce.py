@@ -52,7 +52,10 @@ def reproduce(
         if source is None:
             raise _missing_error(version, label, digest)
         refs.append(f"{source.ref}@sha256:{source.digest}")
-    with resolve_sources(context, refs, progress) as resolved, tempfile.TemporaryDirectory(prefix="loreg-") as name:
+    with (
+        resolve_sources(context, refs, progress) as resolved,
+        tempfile.TemporaryDirectory(prefix="loreg-reproduce-") as name,
+    ):
         from loreg.merging.compare import largest_difference
         from loreg.merging.inputs import MergeInput
         from loreg.merging.recipe import read_recipe

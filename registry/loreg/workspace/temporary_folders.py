@@ -18,7 +18,9 @@ from loreg.storage import Leftover
 #: How the folders begin that verbs and servers work in.
 PREFIXES = (
     "loreg-push-", "loreg-merge-", "loreg-commit-", "loreg-export-", "loreg-upload-", "loreg-repair-",
-    "loreg-identify-", "loreg-sketch-", "loreg-import-", "loreg-sweep-",
+    "loreg-identify-", "loreg-sketch-", "loreg-import-", "loreg-sweep-", "loreg-backup-", "loreg-bake-", "loreg-blob-",
+    "loreg-bundle-", "loreg-check-", "loreg-copy-", "loreg-forget-", "loreg-map-", "loreg-mirror-", "loreg-move-",
+    "loreg-preview-", "loreg-ray-", "loreg-reproduce-", "loreg-restore-", "loreg-upgrade-",
 )  # fmt: skip
 
 

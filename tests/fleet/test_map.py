@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -307,3 +308,12 @@ def test_weights_that_are_lost_are_named(filled: Registry):
     ((ref, error),) = filled.map("spectra", processes=1).failed
     assert ref == "team/a8:v1"
     assert weights.sha256[:12] in error
+
+
+def test_a_full_disk_is_no_fault_of_the_adapter():
+    def write() -> dict[str, object]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UnavailableError, match="No space left on device"):
+        find_probe("check").call(write)
+    assert "Is a directory" in find_probe("check").call(lambda: Path("/").read_bytes()).error

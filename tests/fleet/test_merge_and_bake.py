@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from deployments import HISTORY, SCIENCE
 from factories import train
 from loreg import Registry
 from loreg.adapters.structure import read_structure
+from loreg.baking.plan import outline_digest, sample_digest
 from loreg.baking.weighted_sum import Summand, WeightedSum
+from loreg.bases.model import read_model
 from loreg.entities import MergeOptions
 from loreg.errors import ConflictError, MergeError, NotFoundError, UsageError
 from loreg.fleet.bake_shards import ShardWork
@@ -28,6 +34,9 @@ class OtherProcesses(ProcessExecutor):
 
     def __init__(self, address: str, gpus: int = 0) -> None:
         super().__init__(2)
+
+    def require_capacity(self) -> None:
+        """There is room."""
 
 
 @pytest.fixture(autouse=True)
@@ -80,13 +89,36 @@ def shard(tmp_path: Path) -> ShardWork:
     adapter = read_structure(adapt(base, tmp_path / "growing" / "summands" / "0", target_modules=ATTENTION))
     (tmp_path / "shards").mkdir()
     total = WeightedSum((Summand("a", "", adapter),), (1.0,))
-    return ShardWork(base, tmp_path / "growing", tmp_path / "shards", "model.safetensors", total, "0" * 64)
+    model = read_model(base)
+    plan, name = total.plan(model), "model.safetensors"
+    digests = (outline_digest(plan, model), sample_digest(plan.shards[name]))
+    return ShardWork(base, tmp_path / "growing", tmp_path / "shards", name, total, *digests)
 
 
-def test_another_model_at_the_same_path_is_refused(shard: ShardWork):
+def test_a_shard_is_written_whole_and_under_its_name(shard: ShardWork):
+    assert shard.run() == sum(tensor.nbytes for tensor in load_file(shard.base / shard.name).values())
+    assert [path.name for path in shard.shards.iterdir()] == [shard.name]
+
+
+def train_once_more(base: Path) -> None:
+    """Another training of the model: one tensor has other numbers, everything else is the same."""
+    weights = load_file(base / "model.safetensors")
+    weights["model.norm.weight"] += 1
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+
+
+def rename_in_the_configuration(base: Path) -> None:
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
+
+
+@pytest.mark.parametrize("change", [train_once_more, rename_in_the_configuration])
+def test_another_model_at_the_same_path_is_refused(shard: ShardWork, change: Callable[[Path], None]):
+    change(shard.base)
     error = shard.run()
     assert isinstance(error, ConflictError)
     assert "is another model on" in error.message
+    assert socket.gethostname() not in error.outside
     assert not list(shard.shards.iterdir())
 
 

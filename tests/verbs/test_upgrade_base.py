@@ -59,6 +59,17 @@ def verdicts(report: UpgradeReport) -> list[tuple[str, str]]:
     return [(adapter.version.adapter.name, str(adapter.verdict)) for adapter in report.adapters]
 
 
+def test_a_version_that_was_yanked_is_not_where_an_adapter_moved_to(
+    local_registry: Registry, tmp_path: Path, old: Path, new: Path
+):
+    push_all(local_registry, tmp_path, old)
+    first = local_registry.upgrade_base(old, new, ["team/exact:prod"], move=True)
+    local_registry.yank(first.adapters[0].moved_to)
+    again = local_registry.upgrade_base(old, new, ["team/exact:prod"], move=True)
+    assert [adapter.moved_to for adapter in again.adapters] == [""]
+    assert "yanked" in str(again.unreadable)
+
+
 def test_the_report_is_sorted_from_what_moves_exactly_to_what_is_trained_again(
     registry: Registry, tmp_path: Path, old: Path, new: Path
 ):

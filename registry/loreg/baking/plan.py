@@ -25,6 +25,7 @@ from loreg.bases.compatibility import why_shape_differs
 from loreg.bases.model import WEIGHTS_NAME, Model
 from loreg.errors import CheckFailedError, MergeError
 
+_SAMPLE = 4096  # bytes
 _WRONG_BASE = "--base names the model that the adapter was trained on"
 
 
@@ -51,6 +52,16 @@ def outline_digest(plan: Plan, model: Model) -> str:
     ]
     text = json.dumps([outline, model.config], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sample_digest(outputs: Sequence[OutputTensor]) -> str:
+    """Return a sha256 of the first 4 KiB of each tensor that these are made of: another training has others."""
+    digest = hashlib.sha256()
+    for output in outputs:
+        with output.file.open("rb") as stream:
+            stream.seek(output.source.start)
+            digest.update(stream.read(min(_SAMPLE, output.source.end - output.source.start)))
+    return digest.hexdigest()
 
 
 def make_plan(model: Model, sources: Sequence[BakeSource], extras: int | None, dtype: str | None) -> Plan:

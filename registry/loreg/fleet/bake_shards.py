@@ -16,7 +16,7 @@ from pathlib import Path
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.structure import WEIGHTS_NAME, read_structure
 from loreg.baking.bake import finish_shard
-from loreg.baking.plan import Plan, outline_digest
+from loreg.baking.plan import Plan, outline_digest, sample_digest
 from loreg.baking.shard import write_shard
 from loreg.baking.weighted_sum import Summand, WeightedSum
 from loreg.bases.model import Model, read_model
@@ -32,7 +32,8 @@ _SUMMANDS = "summands"
 class ShardWork:
     """One shard of ``total`` on the model at ``base``: written in the folder ``growing``, moved to ``shards``.
 
-    Copies of the adapters lie in ``growing``. ``outline`` is the digest of the plan, ``version`` that of loreg.
+    Copies of the adapters lie in ``growing``. ``outline`` is the digest of the plan, ``sample`` that of the base's
+    tensors, ``version`` that of loreg.
     """
 
     base: Path
@@ -41,6 +42,7 @@ class ShardWork:
     name: str
     total: WeightedSum
     outline: str
+    sample: str
     version: str = VERSION
 
     def __str__(self) -> str:
@@ -55,6 +57,7 @@ class ShardWork:
                     raise NotFoundError(
                         f"{socket.gethostname()} has no {path}",
                         hint="--base and --to in folders that every machine of the cluster has at the same path",
+                        outside="a machine of the cluster has no such folder",
                     )
             with explain_os_errors(self.growing, "the same command goes on where this one stopped"):
                 return self._write()
@@ -68,13 +71,14 @@ class ShardWork:
             for number, summand in enumerate(self.total.summands)
         ]
         plan = replace(self.total, summands=summands).plan(model)
-        if outline_digest(plan, model) != self.outline:
+        outputs = plan.shards.get(self.name, ())
+        if (outline_digest(plan, model), sample_digest(outputs)) != (self.outline, self.sample):
             raise ConflictError(
                 f"{self.base} is another model on {socket.gethostname()}",
                 hint="the very same files on every machine of the cluster",
+                outside="the base is another model on a machine of the cluster",
             )
         written = self.growing / f"{self.name}.{secrets.token_hex(4)}"  # nobody else's, if the shard is begun twice
-        outputs = plan.shards[self.name]
         write_shard(written, outputs, 1, lambda size: None)
         finish_shard(written, self.shards / self.name)
         return sum(output.size for output in outputs)
@@ -96,7 +100,7 @@ class ShardsOnWorkers:
             _copy_adapter(summand, growing / _SUMMANDS / str(number))
         outline = outline_digest(plan, self.model)
         folders = (self.model.path.resolve(), growing.resolve(), shards.resolve())
-        work = [ShardWork(*folders, name, self.total, outline) for name in names]
+        work = [ShardWork(*folders, name, self.total, outline, sample_digest(plan.shards[name])) for name in names]
         if not work:
             return
         with contextlib.closing(self.open_executor()) as executor:

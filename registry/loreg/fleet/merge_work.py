@@ -54,11 +54,16 @@ class MergeWork:
                 raise NotFoundError(
                     f"{socket.gethostname()} has no {self.base}",
                     hint="--base in a folder that every machine of the cluster has at the same path",
+                    outside="a machine of the cluster has no such base",
                 )
             with tempfile.TemporaryDirectory(prefix="loreg-merge-") as folder:
                 return self._merge(Path(folder))
         except ImportError as error:
-            return MissingExtraError(f"{socket.gethostname()} cannot merge: {error}", hint="pip install 'loreg[merge]'")
+            return MissingExtraError(
+                f"{socket.gethostname()} cannot merge: {error}",
+                hint="pip install 'loreg[merge]'",
+                outside="a machine of the cluster cannot merge",
+            )
         except LoregError as error:
             return error
 

@@ -89,6 +89,12 @@ class RayExecutor(Executor[AnyWorkItem]):
             return sum(int(node.get("CPU", 0)) for node in nodes)
         return sum(min(int(node.get("CPU", 0)), int(node.get("GPU", 0)) // self._gpus) for node in nodes)
 
+    def require_capacity(self) -> None:
+        """Raise UnavailableError if no machine of the cluster has what one task needs: it would wait for ever."""
+        if not self.capacity():
+            what = "a processor and a GPU" if self._gpus else "a processor"
+            raise UnavailableError(f"no machine of the Ray cluster has {what}", hint="ray status")
+
     def submit(self, task: AnyWorkItem) -> None:
         """Hand a task to Ray."""
         self._tasks[self._run.remote(task)] = task

@@ -6,6 +6,7 @@ returns an object for JSON. Its release is that of the package.
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from loreg.suggestions import suggest
 
 GROUP = "loreg.probes"
 _EXPORT, _RERANK = "export", "rerank"
+#: Errors that say nothing of an adapter: no space, no quota, no more files, no memory.
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _MAX_ERROR = 500  # characters of an error that is recorded
 
 ProbeFunction = Callable[[ProbedAdapter], Mapping[str, object]]
@@ -58,6 +61,10 @@ class Probe:
         except UnavailableError:
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+                raise UnavailableError(
+                    f"the machine of the probe {self.name} has no room: {error.strerror}", hint="df -h; ulimit -a"
+                ) from error
             return self.failure(error)
 
     def facts(self, value: Mapping[str, object]) -> NewFacts:

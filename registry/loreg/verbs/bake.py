@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loreg.adapters.dtypes import BY_TORCH_NAME
-from loreg.adapters.structure import read_structure
+from loreg.adapters.structure import WEIGHTS_NAME, read_structure
 from loreg.baking.bake import ShardWriter, write_here
 from loreg.baking.weighted_sum import Summand, WeightedSum
 from loreg.bases import cache
@@ -20,6 +20,7 @@ from loreg.entities import BakeResult, BaseRelation, MergeOptions, Progress, Ver
 from loreg.errors import CheckFailedError, MergeError, NotFoundError, UsageError, explain_os_errors
 from loreg.fleet.bake_shards import ShardsOnWorkers
 from loreg.fleet.ray_tasks import RayExecutor, parse_cluster
+from loreg.storage import digest_of
 from loreg.workspace.atomic_folder import refuse_unless_free
 from loreg.workspace.bake_writer import FILE_NAME, BakeWriter
 from loreg.workspace.base_lookup import assess_fit, base_of_identity, trained_adapter
@@ -76,7 +77,7 @@ def bake(
 
             merged = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loreg-bake-"))) / "merged"
             result = merge(context, sources, options, base=base, device=device, folder=merged, on=on, progress=progress)
-            recipe = result.provenance.recipe
+            recipe = {**result.provenance.recipe, "weights": digest_of(merged / WEIGHTS_NAME).sha256}
             whole = Summand("the merged adapter", "", read_structure(merged))
             total, extras_source = WeightedSum((whole,), (1.0,), dtype=target_dtype), None
         plan = total.plan(model)

@@ -14,7 +14,7 @@ from loreg.adapters.structure import WEIGHTS_NAME
 from loreg.entities import MergeOptions, MergeResult, Progress, Provenance, Source, VersionMetadata, no_progress
 from loreg.entities.display.pictures import refuse_picture, save_picture
 from loreg.errors import AdapterFormatError, ConflictError, NotFoundError, explain_os_errors
-from loreg.fleet.executor import Executor, run_all
+from loreg.fleet.executor import run_all
 from loreg.fleet.merge_work import MergeWork, carry_merge
 from loreg.fleet.ray_tasks import RayExecutor, parse_cluster
 from loreg.merging import provenance
@@ -163,8 +163,9 @@ def _blend_on(
 ) -> MergedAdapter:
     """Merge as :func:`blend` does, on a machine of a cluster: one with a GPU if the device is one."""
     work = carry_merge(inputs, recipe, device, Path(calibration) if calibration is not None else None)
-    executor: Executor[MergeWork] = RayExecutor(cluster, gpus=int(device.startswith("cuda")))
+    executor: RayExecutor[MergeWork] = RayExecutor(cluster, gpus=int(device.startswith("cuda")))
     with contextlib.closing(executor):
+        executor.require_capacity()
         ((_, merged),) = run_all(executor, [work])
         return merged  # type: ignore[no-any-return]
 

@@ -60,12 +60,12 @@ def move_version(context: Context, details: Details, old: BaseModel, new: Opened
 
 
 def _find_moved(context: Context, details: Details, weights: str, new: BaseModel) -> str:
-    """Return the ref of the version of the same adapter with these weights on the new base; empty if there is none."""
+    """Return the ref of the version of the same adapter with these weights on the new base; empty without one."""
     for text in context.backend.with_file(weights):
         ref = parse_ref(text)
         if ref.adapter == details.version.adapter:
-            base = context.backend.show(ref).version.base
-            if base is not None and base.digest == new.digest:
+            moved = context.backend.show(ref).version
+            if not moved.yanked and moved.base is not None and moved.base.digest == new.digest:
                 return text
     return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,8 +63,16 @@ def test_tasks_and_labels_are_carried_over_and_no_metric(several: Registry):
     made = several.show("team/a8-r2").version
     assert (made.tasks, dict(made.labels), made.metrics) == (("qa",), {"stage": "trial"}, ())
     (fact,) = [facts for facts in several.facts("team/a8") if facts.probe == f"rerank 2 {SMALL}"]
-    assert fact.value["version"] == "team/a8-r2:v1"
+    assert fact.value.keys() == {"epsilon"}
     assert 0 < fact.value["epsilon"] < 1
+
+
+def test_what_is_made_of_what_only_the_lineage_says(several: Registry):
+    """To those who may read both; facts are shown to whoever may read one."""
+    several.map("rerank", "team/a8", rank=2, name="small/{namespace}-{name}", processes=1)
+    shown = {name: json.dumps([facts.value for facts in several.facts(name)]) for name in ("team/a8", "small/team-a8")}
+    assert "small" not in shown["team/a8"]
+    assert "a8" not in shown["small/team-a8"]
 
 
 def test_what_was_made_is_known_and_nothing_is_made_of_it(several: Registry):

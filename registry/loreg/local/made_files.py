@@ -128,7 +128,7 @@ class MadeFiles:
             raise
         except LoregError as error:
             raise _RefusedError(version_id, error) from error
-        # The next run knows what is made, and makes nothing of it.
-        new_id = versions.resolve(tx, parse_ref(ref)).id
-        record_facts(tx, new_id, replace(facts, value={"source": str(self._sources[version_id])}))
-        return replace(facts, value={**facts.value, "version": ref})
+        # The next run knows what is made, and makes nothing of it. Which is made of which only the lineage says: to
+        # those alone who may read both.
+        record_facts(tx, versions.resolve(tx, parse_ref(ref)).id, replace(facts, value={}))
+        return facts

@@ -21,20 +21,20 @@ _HINT = "loreg map rerank --rank 8 --name '{namespace}/{name}-r8'"
 
 
 def rerank(options: MapOptions, adapter: ProbedAdapter) -> dict[str, object]:
-    """Leave the adapter of the other rank in the folder of the output; return its name, and what it lost."""
+    """Leave the adapter of the other rank in the folder of the output; return what it lost."""
     from loreg.merging.execute import execute_recipe
     from loreg.merging.ranks import read_rank_rule
     from loreg.merging.recipe import Recipe
 
     output = adapter.output
     assert output is not None  # noqa: S101  a probe that makes something has one
-    name = name_for(options.name, output.ref)
+    name_for(options.name, output.ref)  # before it is made
     refuse_empty_tensors(output.ref, adapter.structure)
     recipe = Recipe((Source(output.ref, output.digest, 1.0),), rank=read_rank_rule({"fixed": options.rank}))
     merged = execute_recipe([MergeInput(adapter.structure, output.ref, output.digest)], recipe)
     made_by = Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate)
     provenance.write_merged(output.folder, merged.adapter, made_by)
-    return {"adapter": str(name), "epsilon": merged.certificate["total"]["epsilon"]}
+    return {"epsilon": merged.certificate["total"]["epsilon"]}
 
 
 def to_commit(options: MapOptions, version: ProbedVersion, folder: Path, made: Manifest) -> Commit:

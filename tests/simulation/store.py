@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from loreg.storage.blobs import (
     IncomingUpload,
     Leftover,
     StoredObject,
+    download_checked,
     ignore_bytes,
     missing_error,
 )
@@ -94,6 +96,9 @@ class SimulatedStore:
     def hash_stored(self, sha256: str, on_bytes: BytesCallback = ignore_bytes) -> Blob | None:
         content = self._ask(f"read {sha256[:6]}", lambda: self.objects.get(sha256))
         return None if content is None else Blob(hashlib.sha256(content).hexdigest(), len(content))
+
+    def checked_file(self, blob: Blob) -> AbstractContextManager[Path]:
+        return download_checked(self, blob)
 
     def list_leftovers(self) -> Iterator[Leftover]:
         return iter(())

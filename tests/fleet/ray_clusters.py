@@ -24,6 +24,10 @@ HASTE = {
 TOKEN = "0123456789abcdef" * 4
 
 
+#: What Ray reads once in each process, when its first part is imported, by whatever test.
+if find_spec("ray") is not None:
+    os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+
 _NODE = {"node_ip_address": "127.0.0.1", "object_store_memory": 100 << 20, "include_dashboard": False}
 
 
@@ -39,8 +43,7 @@ def two_nodes() -> Iterator[Any]:
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         Path(folder, "ray").mkdir()
         variables = {
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": TOKEN, "RAY_TMPDIR": folder, "HOME": folder, "OMP_NUM_THREADS": "1", **HASTE,
+            "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder, "HOME": folder, "OMP_NUM_THREADS": "1", **HASTE,
             "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         }  # fmt: skip
         for name, value in variables.items():

@@ -171,7 +171,7 @@ def test_what_is_made_on_a_cluster_is_bit_for_bit_what_is_made_here(filled: Regi
     """An export, and a version at another rank."""
     place = f"ray://{cluster.address}"
     exported = filled.map("export", profile="vllm:max_lora_rank=8", on=place)
-    reranked = filled.map("rerank", "team/*", rank=2, name="small/{name}", on=place)
+    reranked = filled.map("rerank", "team/*", rank=2, name="small/{namespace}-{name}", on=place)
     for report in (exported, reranked):
         assert (report.recorded, report.failed) == (6, ())
     filled.export("team/a9", "vllm:max_lora_rank=8", tmp_path / "here")
@@ -181,7 +181,7 @@ def test_what_is_made_on_a_cluster_is_bit_for_bit_what_is_made_here(filled: Regi
     }
     alone = filled.rerank("team/a9", 2, name="alone/a9").pushed
     assert alone is not None
-    assert filled.show("small/a9").version.digest == alone.version.digest
+    assert filled.show("small/team-a9").version.digest == alone.version.digest
 
 
 @on_ray

@@ -187,7 +187,7 @@ class Bases:
     def upgrade_verdicts(
         self, old: str, new: str, *, verdict: str | None = None, limit: int = 50, cursor: str | None = None
     ) -> RecordedVerdicts:
-        """Return a page of what was recorded of an upgrade, see :meth:`loreg.registry.Registry.upgrade_base`.
+        """Return a page of what was recorded of an upgrade, see :meth:`loreg.Registry.upgrade_base`.
 
         Of one ``verdict``, exact, copy, retrain or unknown, or of all, in this order. Raises NotFoundError if nothing
         was recorded, UsageError for another verdict.

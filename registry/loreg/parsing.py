@@ -7,7 +7,18 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from loreg.entities import Comparison, EventFilter, Metric, MetricCondition, Operator, Query, Role, Sort, SortKey
+from loreg.entities import (
+    Comparison,
+    EventFilter,
+    Metric,
+    MetricCondition,
+    Operator,
+    Query,
+    Role,
+    Sort,
+    SortKey,
+    UpgradeVerdict,
+)
 from loreg.entities.webhooks import ACTIONS
 from loreg.errors import UsageError
 from loreg.metric_names import usual_metric
@@ -321,6 +332,14 @@ def parse_conditions(
         loads_in=loads_in,
         all_versions=all_versions,
     )
+
+
+def parse_verdict(text: str) -> UpgradeVerdict:
+    """Return what an upgrade means for an adapter: exact, copy, retrain or unknown. Raises UsageError."""
+    try:
+        return UpgradeVerdict(text)
+    except ValueError as error:
+        raise UsageError(f"{text[:40]!r} is no verdict", hint=f"one of {', '.join(UpgradeVerdict)}") from error
 
 
 def parse_weights(text: str) -> tuple[float, ...]:

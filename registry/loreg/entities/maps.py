@@ -82,6 +82,11 @@ class MapRun(Value, frozen=True):
     done: int = 0
     resumed: bool = False
 
+    @property
+    def makes_something(self) -> bool:
+        """Whether exports or versions are made; else only facts are recorded."""
+        return self.options != MapOptions()
+
 
 class MapChunk(Value, frozen=True):
     """Some versions of a run that one process probes at once, for the ``attempts``-th time.

@@ -96,13 +96,13 @@ class ShardsOnWorkers:
         self, growing: Path, shards: Path, plan: Plan, names: Sequence[str], on_bytes: Callable[[int], None]
     ) -> None:
         """See :class:`loreg.baking.bake.ShardWriter`."""
+        if not names:
+            return
         for number, summand in enumerate(self.total.summands):
             _copy_adapter(summand, growing / _SUMMANDS / str(number))
         outline = outline_digest(plan, self.model)
         folders = (self.model.path.resolve(), growing.resolve(), shards.resolve())
         work = [ShardWork(*folders, name, self.total, outline, sample_digest(plan.shards[name])) for name in names]
-        if not work:
-            return
         with contextlib.closing(self.open_executor()) as executor:
             for _, size in run_all(executor, work):
                 on_bytes(size)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from loreg.catalog import Catalog, map_selection, maps
 from loreg.catalog.map_selection import SizedId
-from loreg.entities import Access, Commit, MapChunk, MapOptions, MapRun, NewExport, NewFacts, Query
+from loreg.entities import Access, Commit, MapChunk, MapRun, NewExport, NewFacts, Query
 from loreg.errors import UnderWayError
 from loreg.local.facts import record_all_facts
 from loreg.local.loading import with_findings_of_server
@@ -42,7 +42,7 @@ class LocalMaps(Maps):
             last = map_selection.last_version_id(tx)
         sizes = sorted(dict(self._select(wanted, last)).items())
         with self._catalog.write(self._access) as tx:
-            most = _MAX_VERSIONS if wanted.options == MapOptions() else _MAX_MADE
+            most = _MAX_MADE if wanted.makes_something else _MAX_VERSIONS
             return maps.begin(tx, wanted, last, _cut(sizes, most, reads_weights=reads_weights))
 
     def claim(self, run: MapRun, limit: int) -> list[MapChunk]:
@@ -81,10 +81,10 @@ class LocalMaps(Maps):
         """Yield the versions up to the id ``last`` that are to be probed, some of them more than once."""
         if wanted.selection.search is not None:
             yield from self._search(wanted, with_findings_of_server(wanted.selection.search), last)
-        says_only = wanted.options == MapOptions()  # of what is yanked nothing new is made
         for text in wanted.selection.selectors:
             with self._catalog.read(self._access) as tx:
-                condition = map_selection.condition_of(tx, parse_selector(text), with_yanked=says_only)
+                # Of what is yanked nothing new is made.
+                condition = map_selection.condition_of(tx, parse_selector(text), with_yanked=not wanted.makes_something)
             after = 0
             while True:
                 with self._catalog.read(self._access) as tx:

@@ -328,11 +328,9 @@ class S3Store:
             return None
         return Blob(hasher.hexdigest(), size)
 
-    @contextlib.contextmanager
-    def checked_file(self, blob: Blob) -> Iterator[Path]:
+    def checked_file(self, blob: Blob) -> contextlib.AbstractContextManager[Path]:
         """Download the blob into a folder that is removed afterwards, a small one by one request."""
-        with download_checked(self, blob) as path:
-            yield path
+        return download_checked(self, blob)
 
     def list_leftovers(self) -> Iterator[Leftover]:
         """Return the uploads in parts that were begun and neither completed nor aborted, since when they were."""

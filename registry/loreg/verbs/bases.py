@@ -23,10 +23,10 @@ from loreg.entities import (
     Progress,
     RecordedVerdict,
     RecordedVerdicts,
-    UpgradeVerdict,
     no_progress,
 )
 from loreg.errors import NotFoundError, UsageError, explain_os_errors
+from loreg.parsing import parse_verdict
 from loreg.refs import Ref, parse_ref, source_text
 from loreg.storage import put_bytes
 from loreg.storage.collected import attempts_to_commit
@@ -192,9 +192,7 @@ class Bases:
         Of one ``verdict``, exact, copy, retrain or unknown, or of all, in this order. Raises NotFoundError if nothing
         was recorded, UsageError for another verdict.
         """
-        if verdict is not None and verdict not in set(UpgradeVerdict):
-            raise UsageError(f"{verdict!r} is no verdict", hint=f"one of {', '.join(UpgradeVerdict)}")
-        backend, kind = self._context.backend, None if verdict is None else UpgradeVerdict(verdict)
+        backend, kind = self._context.backend, None if verdict is None else parse_verdict(verdict)
         page = backend.upgrade_verdicts(old, new, kind, limit, cursor)
         return page.followed_by(RecordedVerdict, lambda cursor: backend.upgrade_verdicts(old, new, kind, limit, cursor))
 

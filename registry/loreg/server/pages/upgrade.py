@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from loreg.entities import RecordedVerdicts, UpgradeVerdict
-from loreg.errors import UsageError
+from loreg.parsing import parse_verdict
 from loreg.server.pages.commands import command
 from loreg.server.pages.paths import UPGRADE, upgrade_path, with_query
 from loreg.server.pages.visitor import PageRoute, get_visitor, page
@@ -36,7 +36,7 @@ async def upgrade(request: Request, digest: str, new: str) -> Response:
     """Show the verdicts on the versions that the visitor may read, those that move exactly first."""
     visitor = await get_visitor(request)
     query = request.query_params
-    shown = _parse_verdict(query.get("verdict", ""))
+    shown = parse_verdict(query["verdict"]) if query.get("verdict") else None
     cursor = query.get("cursor", "")[:_MAX_CURSOR] or None
     verdicts = await visitor.backend.upgrade_verdicts(digest, new, shown, _PAGE, cursor)
     path, own = upgrade_path(digest, new), [("verdict", shown or "")]
@@ -61,11 +61,3 @@ async def upgrade(request: Request, digest: str, new: str) -> Response:
         api=with_query("/api/v1/base-upgrades", [("old", digest), ("new", new), *own]),
         document=verdicts,
     )
-
-
-def _parse_verdict(text: str) -> UpgradeVerdict | None:
-    """Return the kind of verdicts that alone is shown; None for all. Raises UsageError for what is no kind."""
-    try:
-        return UpgradeVerdict(text) if text else None
-    except ValueError as error:
-        raise UsageError(f"{text[:40]!r} is no verdict", hint=f"one of {', '.join(UpgradeVerdict)}") from error

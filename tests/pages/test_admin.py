@@ -97,11 +97,11 @@ def test_storage_is_what_du_says_with_the_last_verification_and_backup(
     person = someone(on_either.endpoint)
     person.sign_in(on_either.tokens["root"])
     upkeep = person.go("/admin").get_by_role("region", name="Upkeep")
-    assert upkeep.get_by_role("row").filter(has_text="verify").get_by_text("never").count() == 1
+    expect(upkeep.get_by_role("row").filter(has_text="verify").get_by_text("never")).to_have_count(1)
     registry.verify(["team/news"])  # a part is not the whole
     registry.backup(tmp_path / "backup")
     upkeep = person.go("/admin").get_by_role("region", name="Upkeep")
-    assert upkeep.get_by_role("row").filter(has_text="verify").get_by_text("never").count() == 1
+    expect(upkeep.get_by_role("row").filter(has_text="verify").get_by_text("never")).to_have_count(1)
     assert f"to {tmp_path}" in upkeep.get_by_role("row").filter(has_text="backup").inner_text()
     report = registry.verify()
     upkeep = person.go("/admin").get_by_role("region", name="Upkeep")
@@ -118,7 +118,7 @@ def test_without_javascript_a_link_counts_what_is_stored(own: Site, someone: Som
     person.sign_in(own.tokens["root"])
     page = person.go("/admin")
     page.get_by_role("link", name="Count what is stored").click()
-    assert page.get_by_role("region", name="Bytes by namespace").count() == 1
+    expect(page.get_by_role("region", name="Bytes by namespace")).to_have_count(1)
 
 
 @pytest.mark.parametrize("path", FORMS)

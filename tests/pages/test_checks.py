@@ -40,6 +40,7 @@ def test_a_rule_leads_to_the_versions_that_break_it(odd: Site, someone: Someone)
     row.get_by_role("link", name="team 1").click()
     page = person.page
     page.get_by_role("heading", name="LR009 in team").wait_for()
+    page.wait_for_load_state()
     (version,) = page.get_by_role("region", name="Versions").get_by_role("row").all()[1:]
     assert "unheard_of" in version.inner_text()
     assert "loreg check team/odd:v1" in version.inner_text()

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from playwright.sync_api import expect
 
 from deployments import HISTORY, NEWS, SCIENCE, Deployment, command_line, empty_folders
 from factories import copy
@@ -61,11 +62,11 @@ def test_what_is_marked_in_a_list_is_compared(site: Site, someone: Someone, has_
         page.get_by_role("link", name="Read the adapters").click()
     page.get_by_role("heading", name="How alike they are").wait_for()
     assert [pair[:2] for pair in shown_pairs(page)] == [["team/news:v2", "team/news:v1"]]
-    assert page.get_by_role("cell", name="0.95 best").count() == 1
+    expect(page.get_by_role("cell", name="0.95 best")).to_have_count(1)
     assert page.get_by_role("link", name="What changed").get_attribute("href") == "/team/news/diff/v1..v2"
     assert page.get_by_role("link", name="Merge these").get_attribute("href").startswith("/merge?source=team/news:v")
     page = person.go("/")
-    assert page.get_by_label(re.compile("^Compare team/")).count() == 3
+    expect(page.get_by_label(re.compile("^Compare team/"))).to_have_count(3)
 
 
 @pytest.mark.parametrize("has_scripts", [True, False])
@@ -79,7 +80,7 @@ def test_one_more_is_found_by_a_word(site: Site, someone: Someone, has_scripts: 
         page.get_by_role("button", name="Show").click()
     page.get_by_role("button", name="+ lab/history:v1").click()
     page.get_by_role("link", name="lab/history:v1").wait_for()
-    assert page.locator(".sources li").count() == 2
+    expect(page.locator(".sources li")).to_have_count(2)
     page.get_by_role("button", name="Remove team/science:v1").click()
     page.get_by_text("Add two versions or more").wait_for()
 
@@ -101,12 +102,12 @@ class TestDuplicates:
         page = someone(duplicated[1]).go(path_of(["team/a", "team/b", "team/c"]))
         assert "Same numbers: the weights of team/a:v1, team/b:v1 are one file." in page.locator("main").inner_text()
         assert "Near duplicate: team/a:v1, team/b:v1 are nearly the same" in page.locator("#likeness").inner_text()
-        assert page.get_by_role("cell", name="0.2 best").count() == 1  # of a loss the least
+        expect(page.get_by_role("cell", name="0.2 best")).to_have_count(1)  # of a loss the least
 
     def test_other_bases_are_refused_and_the_rest_is_shown(self, duplicated: tuple[Registry, str], someone: Someone):
         page = someone(duplicated[1]).go(path_of(["team/a", "team/news"]))
         assert "have no module in common" in page.locator("#likeness").inner_text()
-        assert page.get_by_role("rowheader", name="Rank", exact=True).count() == 1
+        expect(page.get_by_role("rowheader", name="Rank", exact=True)).to_have_count(1)
 
     def test_while_others_are_read_the_page_asks_again_by_itself(
         self, duplicated: tuple[Registry, str], someone: Someone, monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 from safetensors.numpy import load_file, save_file
 
 from deployments import HISTORY, SCIENCE, empty_folders
@@ -135,9 +136,11 @@ def test_nothing_runs_and_no_page_is_wider_than_the_window(endpoint: str, someon
     for path in (*PAGES, f"/bases/{base['digest']}"):
         page = person.go(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
-        assert page.locator("main script, main iframe, main img, main form[action^=http], main [onerror]").count() == 0
-        assert page.locator("main :is([style*=fixed], [hx-get*=tokens])").count() == 0
-        assert page.locator("#content").count() == 1
+        expect(
+            page.locator("main script, main iframe, main img, main form[action^=http], main [onerror]")
+        ).to_have_count(0)
+        expect(page.locator("main :is([style*=fixed], [hx-get*=tokens])")).to_have_count(0)
+        expect(page.locator("#content")).to_have_count(1)
         assert "49" not in page.locator("h1").inner_text()
 
 
@@ -145,12 +148,8 @@ def test_a_card_keeps_links_to_other_sites_alone(endpoint: str, someone: Someone
     card = someone(endpoint).go("/team/evil").locator(".card")
     assert {link.get_attribute("href") for link in card.locator("a[href]").all()} == {EVIL}
     assert "[picture: picture]" in card.inner_text()
-    assert (
-        card.locator(
-            ":not(a, blockquote, br, code, em, h3, h4, h5, h6, p, pre, table, tbody, td, th, thead, tr)"
-        ).count()
-        == 0
-    )
+    others = ":not(a, blockquote, br, code, em, h3, h4, h5, h6, p, pre, table, tbody, td, th, thead, tr)"
+    expect(card.locator(others)).to_have_count(0)
 
 
 def test_headings_of_a_card_stand_below_those_of_the_page():

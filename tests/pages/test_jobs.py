@@ -44,10 +44,10 @@ def test_the_list_follows_too_and_asks_no_more_when_all_have_ended(own: Site, so
     own.behind.jobs.submit("merge", **REQUEST)
     page = person.go("/jobs")
     expect(page.locator("#jobs")).to_contain_text("queued")
-    assert page.locator("#jobs[hx-trigger]").count() == 1
+    expect(page.locator("#jobs[hx-trigger]")).to_have_count(1)
     own.behind.jobs.cancel(1)
     expect(page.locator("#jobs")).to_contain_text("cancelled")
-    assert page.locator("#jobs[hx-trigger]").count() == 0
+    expect(page.locator("#jobs[hx-trigger]")).to_have_count(0)
 
 
 def test_without_javascript_a_link_loads_the_page_again(own: Site, someone: Someone):
@@ -57,7 +57,7 @@ def test_without_javascript_a_link_loads_the_page_again(own: Site, someone: Some
     page = person.go("/jobs/1")
     assert work(own) == 1
     page.get_by_role("link", name="Refresh").click()
-    assert page.get_by_role("link", name="team/blend:v1").count() == 1
+    expect(page.get_by_role("link", name="team/blend:v1")).to_have_count(1)
 
 
 def test_a_failed_job_says_why_and_can_be_asked_for_again(own: Site, someone: Someone):

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from deployments import empty_folders
 from pages.conftest import Site, Someone, open_site
@@ -44,7 +45,7 @@ def test_who_has_signed_in_sees_what_a_colleague_posted(site: Site, someone: Som
     person.page.goto(f"{chat}/?{site.endpoint}/team/news/v1")
     person.page.get_by_text("look").click()
     person.page.get_by_role("heading", name="news v1").wait_for()
-    assert person.page.url == f"{site.endpoint}/team/news/v1"
+    expect(person.page).to_have_url(f"{site.endpoint}/team/news/v1")
 
 
 def test_who_has_not_signed_in_is_asked_to(site: Site, someone: Someone, chat: str):
@@ -65,4 +66,4 @@ def test_a_server_without_tokens_shows_a_page_but_in_no_frame(tmp_path: Path, so
         person.page.get_by_text("look").click()
         person.page.get_by_role("heading", name="news", exact=True).wait_for()
         person.page.goto(f"{chat}/frame?{site.endpoint}/team/news")
-        assert person.page.frames[1].get_by_role("heading").count() == 0
+        expect(person.page.frames[1].get_by_role("heading")).to_have_count(0)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from deployments import SCIENCE
 from loreg.registry import connect
@@ -82,8 +83,8 @@ def test_the_invitation_leads_to_the_page_and_holds_once(tmp_path: Path, someone
         person.page.goto(way.as_uri())
         person.page.wait_for_url(f"{server}/team/science/v1")
         person.page.get_by_role("heading", name="science v1").wait_for()
-        assert person.page.get_by_text("only you see this").count() == 1
-        assert person.go("/").get_by_role("link", name="team/science").count() == 1
+        expect(person.page.get_by_text("only you see this")).to_have_count(1)
+        expect(person.go("/").get_by_role("link", name="team/science")).to_have_count(1)
         again = httpx.get(url, headers=HTML)
         assert again.status_code == 401
         assert "Set-Cookie" not in again.headers or "Max-Age=0" in again.headers["Set-Cookie"]

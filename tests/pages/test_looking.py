@@ -16,8 +16,8 @@ def test_a_person_signs_in_searches_opens_and_signs_out(on_either: Site, someone
     person = someone(on_either.endpoint)
     page = person.go("/")
     main = page.get_by_role("main")
-    assert main.get_by_role("link", name="lab/history").count() == 1
-    assert main.get_by_role("link", name="team/news").count() == 0
+    expect(main.get_by_role("link", name="lab/history")).to_have_count(1)
+    expect(main.get_by_role("link", name="team/news")).to_have_count(0)
 
     person.sign_in(on_either.tokens["reader"])
     main.get_by_label("Search", exact=True).fill("news")
@@ -28,12 +28,12 @@ def test_a_person_signs_in_searches_opens_and_signs_out(on_either: Site, someone
     assert page.title() == "team/news · loreg"
     main.get_by_role("row").get_by_role("link", name="v1", exact=True).click()
     page.get_by_role("heading", name="Which servers take it").wait_for()
-    assert page.url == f"{on_either.endpoint}/team/news/v1"
-    assert main.get_by_role("row", name="vLLM").get_by_text("loads").count() == 1
+    expect(page).to_have_url(f"{on_either.endpoint}/team/news/v1")
+    expect(main.get_by_role("row", name="vLLM").get_by_text("loads")).to_have_count(1)
 
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url(on_either.endpoint + "/")
-    assert page.get_by_role("link", name="team/news").count() == 0
+    expect(page.get_by_role("link", name="team/news")).to_have_count(0)
 
 
 def test_a_facet_narrows_the_list_and_the_url_and_the_command_say_so(site: Site, someone: Someone):
@@ -52,10 +52,10 @@ def test_a_facet_narrows_the_list_and_the_url_and_the_command_say_so(site: Site,
 def test_without_javascript_a_link_leads_from_the_list_to_the_counts_and_back(site: Site, someone: Someone):
     page = someone(site.endpoint, java_script_enabled=False).go("/?text=history")
     page.get_by_role("link", name="Narrow down: count what there is").click()
-    assert page.get_by_text("1 version", exact=True).count() == 1
+    expect(page.get_by_text("1 version", exact=True)).to_have_count(1)
     page.get_by_role("complementary").get_by_role("link", name="qa").click()
-    assert page.url == f"{site.endpoint}/?text=history&task=qa"
-    assert page.locator("tbody tr").count() == 1
+    expect(page).to_have_url(f"{site.endpoint}/?text=history&task=qa")
+    expect(page.locator("tbody tr")).to_have_count(1)
 
 
 def test_the_list_shows_how_many_versions_there_are_when_they_are_counted(site: Site, someone: Someone):
@@ -101,7 +101,7 @@ def test_the_adapters_of_one_namespace_are_a_facet(site: Site, someone: Someone)
     page.get_by_role("complementary").get_by_role("link", name="lab").click()
     page.wait_for_url("**/?namespace=lab*")
     page.get_by_text("loreg search --namespace lab").wait_for()
-    assert page.get_by_role("complementary").get_by_role("link", name="team").count() == 0
+    expect(page.get_by_role("complementary").get_by_role("link", name="team")).to_have_count(0)
 
 
 def test_what_loads_in_a_server_is_a_facet(site: Site, someone: Someone):
@@ -171,8 +171,8 @@ def test_an_adapter_of_which_every_version_is_yanked_says_so(tmp_path: Path, som
     with open_site(empty_folders(tmp_path), is_open=True) as site:
         site.behind.yank("lab/history:v1", reason="trained on the test set")
         page = someone(site.endpoint).go("/lab/history")
-        assert page.get_by_text("Every version of this adapter is yanked").count() == 1
-        assert page.locator("tbody tr").count() == 1
+        expect(page.get_by_text("Every version of this adapter is yanked")).to_have_count(1)
+        expect(page.locator("tbody tr")).to_have_count(1)
 
 
 def test_an_empty_registry_says_how_to_begin(tmp_path: Path, someone: Someone):
@@ -186,9 +186,9 @@ def test_who_shares_an_alias_and_when_it_goes_back_is_shown(tmp_path: Path, some
     with open_site(empty_folders(tmp_path), is_open=True) as site:
         site.behind.begin_canary("team/news:v2", "prod", share=0.25, rollback_if=["accuracy<0.8"])
         page = someone(site.endpoint).go("/team/news")
-        assert page.get_by_text("v2 for 25 %, unless accuracy<0.8").count() == 1
+        expect(page.get_by_text("v2 for 25 %, unless accuracy<0.8")).to_have_count(1)
         site.behind.tag("team/news:v2", "prod", rollback_if=["accuracy<0.8"])
-        assert someone(site.endpoint).go("/team/news").get_by_text("back to v1 if accuracy<0.8").count() == 1
+        expect(someone(site.endpoint).go("/team/news").get_by_text("back to v1 if accuracy<0.8")).to_have_count(1)
 
 
 def test_of_a_version_whose_weights_are_lost_no_server_is_said_to_take_it(tmp_path: Path, someone: Someone):
@@ -197,5 +197,5 @@ def test_of_a_version_whose_weights_are_lost_no_server_is_said_to_take_it(tmp_pa
         for blob in (tmp_path / "store").rglob(f"*{weights.sha256}*"):
             blob.unlink()
         page = someone(site.endpoint).go("/-/plain/v1")
-        assert page.locator("#inside .notice.bad").count() == 1
-        assert page.get_by_text("loads", exact=True).count() == 0
+        expect(page.locator("#inside .notice.bad")).to_have_count(1)
+        expect(page.get_by_text("loads", exact=True)).to_have_count(0)

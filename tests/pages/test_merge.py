@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from deployments import command_line, empty_folders
 from loreg.entities import MergePreview
@@ -65,7 +66,7 @@ def test_the_form_does_the_same_without_javascript(site: Site, someone: Someone)
         page.get_by_role("link", name="Read the adapters").click()
     assert shown(page) == as_shown(site.behind.preview_merge(SOURCES, [1, 0.4]))
     page.get_by_role("button", name="Remove lab/history:v1").click()
-    assert page.get_by_label("Weight of lab/history:v1").count() == 0
+    expect(page.get_by_label("Weight of lab/history:v1")).to_have_count(0)
 
 
 def test_the_command_that_is_shown_gives_the_certificate_that_is_shown(site: Site):

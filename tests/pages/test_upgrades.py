@@ -9,6 +9,7 @@ import httpx
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
 
 from factories import new_model, train, write_base
 from loreg.entities import BaseModel, NewUpgrade, NewVerdict, ProbeLoss, UpgradeVerdict
@@ -72,7 +73,7 @@ def test_a_person_comes_from_the_base_to_the_adapters_and_to_what_moved(
     assert ["moves exactly" in shown[0], "copy, expect loss" in shown[1], "train again" in shown[2]] == [True] * 3
     page.get_by_role("link", name="1 train again").click()
     page.wait_for_url("**?verdict=retrain")
-    assert rows.count() == 2
+    expect(rows).to_have_count(2)
     page.get_by_role("link", name="show all").click()
     page.get_by_role("link", name="team/copy:v2").click()
     page.wait_for_url("**/team/copy/v2")
@@ -131,6 +132,6 @@ def test_the_page_is_sound_and_what_strangers_wrote_runs_nothing(
         page = person.go(path)
         assert Axe().run(page).response["violations"] == [], path
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
-        assert page.locator("main script, main img, main [onerror]").count() == 0
+        expect(page.locator("main script, main img, main [onerror]")).to_have_count(0)
         with own.visit("root") as client:
             html5lib.HTMLParser(strict=True).parse(client.get(path).text)

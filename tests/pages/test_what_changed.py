@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from deployments import SCIENCE, Deployment, empty_folders
 from factories import change_config, change_tensors, copy
@@ -57,9 +58,9 @@ def test_each_thing_that_changed_is_in_its_table(registry: Registry, endpoint: s
     assert [MODULE, "8", "–"] in rows
     assert ["Label", "run", "1", "2"] in rows
     assert ["Task", "science", "–", "yes"] in rows
-    assert page.get_by_role("region", name="Files").get_by_role("row").count() == 4
+    expect(page.get_by_role("region", name="Files").get_by_role("row")).to_have_count(4)
     assert "+# A better one" in page.locator("pre.lines").inner_text()
-    assert page.get_by_text("59 modules have the same rank in both").count() == 1
+    expect(page.get_by_text("59 modules have the same rank in both")).to_have_count(1)
 
 
 def test_as_json_it_is_what_the_command_says_without_the_weights(registry: Registry, endpoint: str, tmp_path: Path):
@@ -82,7 +83,7 @@ def test_two_versions_are_chosen_on_the_page_of_the_adapter(site: Site, someone:
     page.get_by_label("to", exact=True).select_option("v1")
     page.get_by_role("form", name="Compare two versions").get_by_role("button").click()
     page.wait_for_url("**/team/news/diff/v2..v1")
-    assert page.get_by_role("row", name="accuracy@ag_news:test").get_by_text("worse").count() == 1
+    expect(page.get_by_role("row", name="accuracy@ag_news:test").get_by_text("worse")).to_have_count(1)
 
 
 def test_a_version_whose_weights_are_lost_is_compared_by_the_rest(
@@ -93,6 +94,6 @@ def test_a_version_whose_weights_are_lost_is_compared_by_the_rest(
     for blob in (tmp_path / "store").rglob(f"*{weights.sha256}*"):
         blob.unlink()
     page = someone(endpoint).go("/team/science/diff/v1..v2")
-    assert page.locator(".notice.bad").count() == 1
-    assert page.get_by_role("row", name="accuracy@arc").get_by_text("better").count() == 1
-    assert page.get_by_text("It is the same").count() == 0
+    expect(page.locator(".notice.bad")).to_have_count(1)
+    expect(page.get_by_role("row", name="accuracy@arc").get_by_text("better")).to_have_count(1)
+    expect(page.get_by_text("It is the same")).to_have_count(0)

@@ -22,7 +22,7 @@ from fleet.writes import list_writes, record_writes
 from loreg import Registry
 from loreg.entities import MapRun, MapSelection, VersionFacts
 from loreg.errors import ConflictError, LoregError, NotAllowedError, NotFoundError, UnavailableError, UsageError
-from loreg.probes.probe import find_probe
+from loreg.probes.probe import Probe, find_probe
 from loreg.refs import parse_ref
 
 #: A program that maps the probe ``mine`` with one version in each chunk.
@@ -195,6 +195,17 @@ def test_whoever_drives_may_be_killed_and_the_next_goes_on(
     assert len(list_writes(database)) == len(set(list_writes(database))) == 6
 
 
+def test_what_a_probe_prints_is_none_of_the_results(
+    local: Loreg, adapters: dict[int, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Nor is a process that it forks, and that comes back beside it."""
+    install(monkeypatch, tmp_path / "one", "os.system('echo noise'); print('noise'); os.fork()")
+    for alpha in (12, 13):
+        local("push", str(adapters[alpha]), f"team/a{alpha}")
+    outcome = local("map", "mine", "--processes", "1", "--format", "json")
+    assert json.loads(outcome.stdout)["recorded"] == 2
+
+
 @pytest.mark.usefixtures("one_in_a_chunk")
 def test_a_chunk_that_another_did_meanwhile_changes_nothing(filled: Registry, database: Engine):
     """As who was taken for dead, and was not, records late."""
@@ -317,3 +328,48 @@ def test_a_full_disk_is_no_fault_of_the_adapter():
     with pytest.raises(UnavailableError, match="No space left on device"):
         find_probe("check").call(write)
     assert "Is a directory" in find_probe("check").call(lambda: Path("/").read_bytes()).error
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("it says not what")
+
+
+class PanicError(BaseException):
+    """As Rust's, which is no Exception."""
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (SystemExit("bye"), "SystemExit: bye"),
+        (PanicError("index out of bounds"), "PanicError: index out of bounds"),
+        (UnspeakableError(), "UnspeakableError"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_whatever_a_probe_raises_is_said_of_the_adapter(error: BaseException, reason: str):
+    def probe(adapter: object) -> dict[str, object]:
+        raise error
+
+    assert Probe("mine", "1", False, probe).run(None).error == reason
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"x": "\ud800"}, "is no JSON"),
+        ({"x": "y" * 17_000_000}, "17,000,008 bytes, expected 16,777,216 at most"),
+    ],
+)
+def test_what_nobody_could_be_sent_is_not_recorded(value: dict[str, object], reason: str):
+    assert reason in Probe("mine", "1", False, lambda adapter: value).run(None).error
+
+
+def test_an_entry_point_that_is_no_function_is_refused(
+    filled: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    install(monkeypatch, tmp_path / "one", "pass")
+    (tmp_path / "one" / "my_probes.py").write_text("import os as probe")
+    with pytest.raises(UsageError, match="my_probes:probe is module"):
+        filled.map("mine")

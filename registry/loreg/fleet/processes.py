@@ -127,12 +127,18 @@ def _end(worker: _Worker) -> None:
 
 
 def _serve(connection: Connection) -> None:
-    """Run tasks until nobody sends any more; Ctrl-C is for who drives."""
+    """Run tasks until nobody sends any more; Ctrl-C is for who drives, and so is its standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(OSError):  # there may be no standard error
+        os.dup2(2, 1)
+    process = os.getpid()
     with contextlib.suppress(EOFError, OSError):
         connection.send(_READY)
         while True:
-            connection.send(connection.recv().run())
+            answer = connection.recv().run()
+            if os.getpid() != process:  # a task has forked, and came back twice
+                os._exit(0)
+            connection.send(answer)
 
 
 def usable_cpus() -> int:

@@ -15,6 +15,8 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
+import msgspec
+
 from loreg.checking.profile import read_known_profile
 from loreg.checking.servers import rules_release
 from loreg.entities import Commit, MapOptions, NewExport, NewFacts, ProbedVersion
@@ -28,6 +30,7 @@ _EXPORT, _RERANK = "export", "rerank"
 #: Errors that say nothing of an adapter: no space, no quota, no more files, no memory.
 _OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _MAX_ERROR = 500  # characters of an error that is recorded
+_MAX_VALUE = 16 * 1024**2  # bytes of facts, as JSON
 
 ProbeFunction = Callable[[ProbedAdapter], Mapping[str, object]]
 
@@ -58,9 +61,9 @@ class Probe:
         """
         try:
             return self.facts(function())
-        except UnavailableError:
+        except (UnavailableError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # also what exits, and a panic of Rust: the next adapter is read all the same
             if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
                 raise UnavailableError(
                     f"the machine of the probe {self.name} has no room: {error.strerror}", hint="df -h; ulimit -a"
@@ -71,6 +74,7 @@ class Probe:
         """Return what the function returned as facts. Raises UsageError for what JSON cannot say."""
         try:
             document = json.loads(json.dumps(value, allow_nan=False))
+            size = len(msgspec.json.encode(document))  # half a character nobody could be sent
         except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(
                 f"the probe {self.name} returned what is no JSON: {error}",
@@ -78,14 +82,27 @@ class Probe:
             ) from error
         if not isinstance(document, dict):
             raise UsageError(f"the probe {self.name} returned {type(value).__name__}", hint="return a dict")
+        if size > _MAX_VALUE:
+            raise UsageError(
+                f"the probe {self.name} returned {size:,} bytes, expected {_MAX_VALUE:,} at most",
+                hint="return what is small, and write the rest to a file",
+            )
         return NewFacts(self.name, self.release, document)
 
     def failure(self, error: BaseException | str) -> NewFacts:
         """Return the facts of an adapter of which the probe can say nothing, and why."""
-        message = error.message if isinstance(error, LoregError) else str(error)
-        kind = "" if isinstance(error, LoregError | str) else f"{type(error).__name__}: "
+        message = error.message if isinstance(error, LoregError) else _text_of(error)
+        kind = "" if isinstance(error, LoregError | str) else f"{type(error).__name__}{': ' if message else ''}"
         readable = f"{kind}{message}".replace("\x00", "").encode(errors="replace").decode()
         return NewFacts(self.name, self.release, {}, readable[:_MAX_ERROR] or "it says not why")
+
+
+def _text_of(error: BaseException | str) -> str:
+    """Return what an error says of itself; nothing if that is an error, too."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def list_probes() -> tuple[str, ...]:
@@ -125,6 +142,11 @@ def _load(point: EntryPoint) -> Probe:
         raise UsageError(
             f"the probe {point.name} of {package} does not load: {error}", hint=f"python -c 'import {point.module}'"
         ) from error
+    if not callable(function):
+        raise UsageError(
+            f"the probe {point.name} of {package} is no function: {point.value} is {type(function).__name__}",
+            hint=f"python -c 'import {point.module}'",
+        )
     reads_weights = bool(getattr(function, "reads_weights", True))
     return Probe(point.name, point.dist.version if point.dist is not None else "", reads_weights, function)
 

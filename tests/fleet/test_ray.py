@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -231,6 +232,23 @@ def test_a_ray_that_is_started_here_has_no_open_port_and_no_secret(
 def test_a_cluster_that_is_not_there_is_named(filled: Registry):
     with pytest.raises(UnavailableError, match=re.escape("there is no Ray at 127.0.0.1:1")):
         filled.map("spectra", on="ray://127.0.0.1:1")
+
+
+@on_ray
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+def test_what_is_no_ray_is_named_before_ray_waits_for_it(filled: Registry, answer: bytes):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def speak() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(answer)
+
+        threading.Thread(target=speak, daemon=True).start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UnavailableError, match=re.escape(f"no Ray at {address}: something else listens there")):
+            filled.map("spectra", on=f"ray://{address}")
 
 
 @pytest.mark.parametrize(

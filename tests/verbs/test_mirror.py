@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -735,6 +736,47 @@ def test_numbers_have_the_direction_that_the_target_declares(source: Registry, t
         target.mirror(source=source.settings.home)
         (carbon,) = (m for m in target.show("team/one:v1").version.metrics if m.name == "carbon")
         assert not carbon.higher_is_better
+
+
+class TestVerdictsOnUpgrades:
+    @pytest.fixture
+    def upgraded(self, source: Registry, tmp_path: Path) -> Registry:
+        """Both versions of an upgraded base are known; one adapter is asked for, and others are of the old one."""
+        source.bases.add(write_base(tmp_path / "next", {"head.bias": torch.ones(3)}), ["next"])
+        source.push(train(tmp_path / "beside", 7), "team/beside", base="tiny")
+        selection = ["team/one:prod", "team/beside"]
+        report = source.upgrade_base(str(tmp_path / "adapters" / "base"), str(tmp_path / "next"), selection)
+        assert report.recorded == 2
+        return source
+
+    def verdicts(self, registry: Registry, *names: str) -> dict[str, tuple[object, ...]]:
+        return {
+            verdict.ref: (verdict.digest, verdict.verdict, verdict.reason, verdict.tensors, verdict.read)
+            for verdict in registry.bases.upgrade_verdicts("tiny", "next").items
+            if verdict.ref.partition(":")[0] in names
+        }
+
+    def test_come_along_with_the_new_base(self, upgraded: Registry, target: Registry):
+        report = target.mirror(["team/one"], source=upgraded.settings.home)
+        assert self.verdicts(target, "team/one") == self.verdicts(upgraded, "team/one") != {}
+        assert self.verdicts(target, "team/beside") == {}
+        (note,) = (note for note in report.notes if "upgrade" in note)
+        assert re.search(r"from org/tiny .* to next .* means for 1 version is recorded", note)
+        assert target.mirror(["team/one"], source=upgraded.settings.home).notes == ()
+
+    def test_come_along_to_a_server(self, upgraded: Registry, guarded: Guarded, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("ROOTS", guarded.tokens["root"])
+        upgraded.mirror(["team/*"], to=guarded.endpoint, token_env="ROOTS")
+        assert self.verdicts(guarded.behind, *NAMES, "team/beside") == self.verdicts(upgraded, *NAMES, "team/beside")
+
+    def test_of_the_targets_own_stay(self, upgraded: Registry, target: Registry, tmp_path: Path):
+        target.mirror(["team/one"], source=upgraded.settings.home)
+        (theirs,) = target.bases.upgrade_verdicts("tiny", "next").items
+        target.upgrade_base(str(tmp_path / "adapters" / "base"), str(tmp_path / "next"), ["team/one:prod"])
+        (own,) = target.bases.upgrade_verdicts("tiny", "next").items
+        assert own.at > theirs.at
+        target.mirror(["team/one"], source=upgraded.settings.home)
+        assert target.bases.upgrade_verdicts("tiny", "next").items == (own,)
 
 
 class TestDeclarationsOfMetrics:

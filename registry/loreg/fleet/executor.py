@@ -11,7 +11,7 @@ from loreg.errors import LoregError
 
 _MAX_DEATHS = 3  # of workers that had the same task
 _MAX_LOSSES = 10  # of the same task, with workers or machines
-PATIENCE = 1.0  # seconds after which whoever waits is asked whether to go on
+WAIT_SECONDS = 1.0  # after which whoever waits is asked whether to go on
 
 AnyWorkItem = TypeVar("AnyWorkItem", bound="WorkItem")
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from loreg.errors import LoregError
 from loreg.fleet.environment import ONE_THREAD, set_environment
-from loreg.fleet.executor import PATIENCE, AnyWorkItem, Executor, Lost, WorkItem
+from loreg.fleet.executor import WAIT_SECONDS, AnyWorkItem, Executor, Lost, WorkItem
 
 _READY = "ready"
 _STARTS = 60.0  # seconds in which a process says that it is there
@@ -68,7 +68,7 @@ class ProcessExecutor(Executor[AnyWorkItem]):
         """
         expected = [worker for worker in self._workers if worker.task is not None or not worker.is_ready]
         is_starting = not any(worker.is_ready for worker in expected)
-        ready = wait([worker.connection for worker in expected], _STARTS if is_starting else PATIENCE)
+        ready = wait([worker.connection for worker in expected], _STARTS if is_starting else WAIT_SECONDS)
         if is_starting and not ready:
             raise _not_started_error()
         ended: list[tuple[Any, Any]] = []

@@ -21,12 +21,16 @@ from urllib.parse import urlsplit
 
 from loreg.errors import LoregError, MissingExtraError, UnavailableError, UsageError
 from loreg.fleet.environment import ONE_THREAD, set_environment
-from loreg.fleet.executor import PATIENCE, AnyWorkItem, Executor, Lost, WorkItem
+from loreg.fleet.executor import WAIT_SECONDS, AnyWorkItem, Executor, Lost, WorkItem
 
 SCHEME = "ray"
 _PORT = 6379
 _CONNECT = 10.0  # seconds
 _AHEAD = 2  # tasks for each processor: one that runs, and one that waits beside it
+#: What a client of gRPC says first, with settings that are empty, and how its answer begins (RFC 9113, 3.4).
+_HTTP2_SETTINGS = b"\x04"
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _HTTP2_SETTINGS + bytes(5)
+_HTTP2_HEADER = 9  # bytes
 _OBJECT_STORE = 100 * 1024**2  # bytes, of which tasks and answers take few
 #: With it every port of a Ray that is started here is on loopback; without it, on all interfaces (Ray 2.60).
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -102,7 +106,7 @@ class RayExecutor(Executor[AnyWorkItem]):
     def wait(self) -> Sequence[tuple[AnyWorkItem, Any]]:
         """Wait until some task ended, its node with it or not; or a second."""
         try:
-            ready, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=PATIENCE)
+            ready, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=WAIT_SECONDS)
             return [(self._tasks.pop(reference), self._answer(reference)) for reference in ready]
         except (ConnectionError, self._ray.exceptions.RaySystemError) as error:
             raise UnavailableError(
@@ -185,10 +189,14 @@ def _keep_stdout(ray: Any) -> Iterator[None]:
 
 
 def _require_listener(address: str) -> None:
-    """Raise UnavailableError if nobody listens there: Ray itself goes on asking for minutes."""
+    """Raise UnavailableError if nobody listens there who speaks gRPC: Ray itself goes on asking for minutes."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT).close()
+        with socket.create_connection((host, int(port)), timeout=_CONNECT) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") in ("", "0"):
+                connection.sendall(_HTTP2_PREFACE)
+                if connection.recv(_HTTP2_HEADER)[3:4] != _HTTP2_SETTINGS:
+                    raise OSError("something else listens there")
     except OSError as error:
         raise UnavailableError(
             f"there is no Ray at {address}: {error.strerror or error}",

@@ -35,6 +35,7 @@ from loreg.refs import AdapterName
 from loreg.storage import Blob
 from loreg.verbs.mirror_blobs import BlobSender, mirror_base
 from loreg.verbs.mirror_declarations import DeclarationSender
+from loreg.verbs.mirror_upgrades import UpgradeSender
 from loreg.workspace.context import Context
 from loreg.workspace.mirror_plan import MirrorPlan, alias_of, plan_adapter
 from loreg.workspace.mirror_source import MirrorSource, registry_name
@@ -75,6 +76,7 @@ def mirror(
     run = _Mirror(source, context, force, progress)
     for adapter in select_adapters(source, patterns):
         run.mirror_adapter(adapter)
+    run.bring_upgrades()
     return run.report()
 
 
@@ -91,6 +93,7 @@ class _Mirror:
     conflicts: list[MirrorConflict] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)
     bases: set[str] = field(default_factory=set)
+    adapters: set[AdapterName] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.blobs = BlobSender(self.source, self.context)
@@ -99,6 +102,7 @@ class _Mirror:
     def mirror_adapter(self, adapter: AdapterName) -> None:
         """Bring one adapter up to date; what stops it is named, and the next one follows."""
         self.counts["adapters"] += 1
+        self.adapters.add(adapter)
         try:
             plan = plan_adapter(self.source, self.context, adapter, force=self.force)
             self.counts["known"] += plan.known
@@ -114,6 +118,19 @@ class _Mirror:
             raise
         except _STOPPING as error:
             self._note_conflict(str(adapter), error)
+
+    def bring_upgrades(self) -> None:
+        """Bring what upgrades of the bases mean for the adapters, with the new bases; what stops it is named."""
+        sender = UpgradeSender(self.source, self.context, self.adapters)
+        for upgrade in [upgrade for base in sorted(self.bases) for upgrade in sender.upgrades_of(base)]:
+            try:
+                if verdicts := sender.missing(upgrade):
+                    mirror_base(self.source, self.blobs, upgrade.new, self.bases, self.conflicts, self.notes)
+                    self.notes[sender.send(upgrade, verdicts)] = None
+            except NotAllowedError:
+                raise
+            except _STOPPING as error:
+                self._note_conflict(upgrade.new.title, error)
 
     def report(self) -> MirrorReport:
         """Return what was done."""

@@ -9,7 +9,18 @@ from typing import BinaryIO, TypeVar
 
 import msgspec
 
-from loreg.entities import BaseDetails, BaseModel, Canary, Details, MetricDeclaration, OriginEvent, Sketch, Version
+from loreg.entities import (
+    BaseDetails,
+    BaseModel,
+    BaseUpgrade,
+    Canary,
+    Details,
+    MetricDeclaration,
+    OriginEvent,
+    RecordedVerdict,
+    Sketch,
+    Version,
+)
 from loreg.errors import NotFoundError, UsageError, explain_os_errors
 from loreg.refs import AdapterName, parse_adapter_name
 from loreg.storage import Blob
@@ -106,6 +117,10 @@ class BundleSource:
         if base.digest not in self._bases:
             return BaseDetails(base, (), 0)
         return self._decode(self._read_at(self._bases[base.digest]), BaseDetails)
+
+    def verdicts(self, upgrade: BaseUpgrade) -> Iterator[RecordedVerdict]:
+        """Yield none: a bundle has what belongs to its versions, and the new base of an upgrade does not."""
+        return iter(())
 
     def size(self, sha256: str) -> int | None:
         """Return the size of a blob's member."""

@@ -10,6 +10,7 @@ from loreg.entities import (
     PULL,
     BaseDetails,
     BaseModel,
+    BaseUpgrade,
     Canary,
     Details,
     Event,
@@ -17,6 +18,7 @@ from loreg.entities import (
     MetricDeclaration,
     OriginEvent,
     Page,
+    RecordedVerdict,
     Sketch,
     Version,
 )
@@ -67,6 +69,10 @@ class MirrorSource(Protocol):
 
     def base(self, base: BaseModel) -> BaseDetails:
         """Return what is known of the base of a version. Raises NotAllowedError where that cannot be read."""
+        ...
+
+    def verdicts(self, upgrade: BaseUpgrade) -> Iterator[RecordedVerdict]:
+        """Yield what is recorded of an upgrade, of each version of the old base."""
         ...
 
     def size(self, sha256: str) -> int | None:
@@ -121,6 +127,10 @@ class RegistrySource:
         """Ask for the base by its digest."""
         return self._context.backend.base(base.digest)
 
+    def verdicts(self, upgrade: BaseUpgrade) -> Iterator[RecordedVerdict]:
+        """Yield them page by page."""
+        return list_verdicts(self._context, upgrade)
+
     def size(self, sha256: str) -> int | None:
         """Ask the store."""
         return self._context.store.size(sha256)
@@ -141,6 +151,12 @@ def registry_name(context: Context) -> str:
 def list_versions(context: Context, adapter: AdapterName) -> Iterator[Version]:
     """Yield the versions of an adapter, the newest first; none if there is no such adapter."""
     return _pages(lambda limit, cursor: context.backend.versions(adapter, limit, cursor))
+
+
+def list_verdicts(context: Context, upgrade: BaseUpgrade) -> Iterator[RecordedVerdict]:
+    """Yield what is recorded of an upgrade, those that move exactly first; none if the registry does not know it."""
+    old, new = upgrade.old.digest, upgrade.new.digest
+    return _pages(lambda limit, cursor: context.backend.upgrade_verdicts(old, new, None, limit, cursor))
 
 
 def list_events(context: Context, adapter: AdapterName) -> Iterator[OriginEvent]:

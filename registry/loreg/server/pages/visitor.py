@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import msgspec
 from fastapi import Request, Response
@@ -69,6 +70,17 @@ class Visitor:
         """The path and query of this page."""
         query = self.request.url.query
         return self.request.url.path + (f"?{query}" if query else "")
+
+    @property
+    def page_location(self) -> str:
+        """The same of the page that a part is asked for, and ``/`` where a form was sent."""
+        headers = self.request.headers
+        if self.request.method != "GET":
+            return "/"
+        if "HX-Request" not in headers or "HX-Boosted" in headers:
+            return self.location
+        url = urlsplit(headers.get("HX-Current-URL", ""))
+        return sessions.local_path(f"{url.path}?{url.query}" if url.query else url.path)
 
     @property
     def server(self) -> str:
@@ -149,8 +161,9 @@ def _comes_without_cookie(request: Request) -> bool:
 
 
 def wants_page(request: Request) -> bool:
-    """Return whether an error is answered to a person: to a browser that has not asked for JSON."""
-    return "text/html" in request.headers.get("Accept", "") and request.query_params.get("format") != "json"
+    """Return whether an error is answered to a person: to a browser, or a part of a page, that has not asked for JSON."""
+    is_person = "text/html" in request.headers.get("Accept", "") or "HX-Request" in request.headers
+    return is_person and request.query_params.get("format") != "json"
 
 
 def error_page(

@@ -94,6 +94,15 @@ def test_of_what_was_yanked_nothing_new_is_made_unless_it_is_named(several: Regi
     assert several.map("spectra", "team/a9", processes=1).recorded == 1  # who only reads it, reads all
 
 
+def test_of_what_is_yanked_after_a_worker_has_it_nothing_new_is_recorded(several: Registry):
+    chunk, task = claim(several)
+    answer = task.run()
+    several.yank("team/a9:v1")
+    recorded = several.context.backend.upkeep().maps().finish(chunk, answer.facts, answer.made)
+    assert len(recorded or ()) == 2
+    assert {entry.adapter.name for entry in several.adapters().items} == {"a8", "a8-r2", "a9", "wide", "wide-r2"}
+
+
 def claim(registry: Registry) -> tuple[MapChunk, ChunkTask]:
     """Begin a run, and return its only chunk, and that as a worker gets it."""
     probe, maps = find_probe("rerank", OPTIONS), registry.context.backend.upkeep().maps()

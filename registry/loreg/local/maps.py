@@ -47,7 +47,7 @@ class LocalMaps(Maps):
 
     def claim(self, run: MapRun, limit: int) -> list[MapChunk]:
         with self._catalog.write(self._access) as tx:
-            return maps.claim(tx, run.id, limit)
+            return maps.claim(tx, run, limit)
 
     def finish(
         self,

@@ -161,7 +161,7 @@ def _comes_without_cookie(request: Request) -> bool:
 
 
 def wants_page(request: Request) -> bool:
-    """Return whether an error is answered to a person: to a browser, or a part of a page, that has not asked for JSON."""
+    """Return whether an error is answered to a person: to a browser, or in a part of a page, if not as JSON."""
     is_person = "text/html" in request.headers.get("Accept", "") or "HX-Request" in request.headers
     return is_person and request.query_params.get("format") != "json"
 

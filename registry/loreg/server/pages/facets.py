@@ -12,6 +12,7 @@ from collections import defaultdict
 import msgspec
 from fastapi import APIRouter, Request, Response
 
+from loreg.catalog.facet_counts import MAX_VALUES
 from loreg.entities import FacetCount, FacetKind, Facets, MetricCondition, MetricRange, Query
 from loreg.server.pages.browse import FACETS, ONE, Pairs, parse_query, read_pairs, replace_pair
 from loreg.server.pages.commands import search_command
@@ -65,6 +66,7 @@ class FacetsView(Value, frozen=True):
     metrics: tuple[MetricSlider, ...]
     hidden: tuple[tuple[str, str], ...]
     results_path: str
+    max_values: int = MAX_VALUES
 
 
 @routes.api_route(FACETS, methods=["GET", "HEAD"])

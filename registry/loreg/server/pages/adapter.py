@@ -80,7 +80,7 @@ async def adapter(request: Request, namespace: str, name: str) -> Response:
         more_measured=max(0, len(measured) - _MAX_METRICS),
         card=await run_in_threadpool(render_card, details.card),
         is_card_cut=len(details.card) > MAX_CARD,
-        snippets=snippets(details.version, visitor.server),
+        snippets=snippets(details.version, visitor.endpoint),
         aliases=tuple(sorted(aliases[:_MAX_ALIASES])),
         other_aliases=tuple(sorted(aliases[_MAX_ALIASES:_MAX_LISTED])),
         hidden_aliases=max(0, len(aliases) - _MAX_LISTED),
@@ -132,44 +132,42 @@ def _list_measured(versions: Sequence[Version]) -> tuple[str, ...]:
 
 
 def snippets(version: Version, server: str) -> tuple[Snippet, ...]:
-    """Return the ways to use a version from this server."""
+    """Return the ways to use a version from this server; empty for the registry of a machine, which has none."""
     ref, folder = version.ref, f"./{version.adapter.name}"
-    endpoint = f"export LOREG_ENDPOINT={shlex.quote(server)}"
+    endpoint = f"export LOREG_ENDPOINT={shlex.quote(server)}\n" if server else ""
     base = version.base.names[0] if version.base and version.base.names else version.facts.base_hint
     if any(not character.isprintable() for character in base):
         base = ""
-    return (
-        Snippet(
-            "PEFT",
-            "import loreg\n"
-            "from peft import PeftModel\n\n"
-            f"registry = loreg.connect(endpoint={server!r})\n"
-            f"folder = registry.pull({ref!r}, {folder!r}).folder\n"
-            "model = PeftModel.from_pretrained(base_model, folder)",
-            f"base_model is {base}, loaded with transformers."
-            if base
-            else "base_model is the model it was trained on.",
-        ),
-        Snippet(
-            "vLLM",
-            f"{endpoint}\n"
-            f"loreg pull {shlex.quote(ref)} {shlex.quote(folder)} --profile vllm\n"
-            f"vllm serve {shlex.quote(base or 'BASE')} --enable-lora --max-lora-rank {_vllm_rank(version)} \\\n"
-            f"  --lora-modules {shlex.quote(f'{version.adapter.name}={folder}')}",
-            "With loreg's plugin vLLM follows an alias by itself.",
-        ),
-        Snippet(
-            "hf",
-            f"export HF_ENDPOINT={shlex.quote(server)}\n"
-            f"hf download {shlex.quote(str(version.adapter))} --revision v{version.number}",
-            "Any client of the Hub reads from here. Where tokens are asked for, HF_TOKEN is one.",
-        ),
-        Snippet(
-            "loreg",
-            f"{endpoint}\nloreg pull {shlex.quote(ref)} {shlex.quote(folder)}",
-            "Where tokens are asked for, LOREG_TOKEN is one; loreg login keeps it.",
-        ),
+    peft = Snippet(
+        "PEFT",
+        "import loreg\n"
+        "from peft import PeftModel\n\n"
+        f"registry = loreg.connect({f'endpoint={server!r}' if server else ''})\n"
+        f"folder = registry.pull({ref!r}, {folder!r}).folder\n"
+        "model = PeftModel.from_pretrained(base_model, folder)",
+        f"base_model is {base}, loaded with transformers." if base else "base_model is the model it was trained on.",
     )
+    vllm = Snippet(
+        "vLLM",
+        f"{endpoint}loreg pull {shlex.quote(ref)} {shlex.quote(folder)} --profile vllm\n"
+        f"vllm serve {shlex.quote(base or 'BASE')} --enable-lora --max-lora-rank {_vllm_rank(version)} \\\n"
+        f"  --lora-modules {shlex.quote(f'{version.adapter.name}={folder}')}",
+        "With loreg's plugin vLLM follows an alias by itself.",
+    )
+    hub = Snippet(
+        "hf",
+        f"export HF_ENDPOINT={shlex.quote(server)}\n"
+        f"hf download {shlex.quote(str(version.adapter))} --revision v{version.number}",
+        "Any client of the Hub reads from here. Where tokens are asked for, HF_TOKEN is one.",
+    )
+    pull = Snippet(
+        "loreg",
+        f"{endpoint}loreg pull {shlex.quote(ref)} {shlex.quote(folder)}",
+        "Where tokens are asked for, LOREG_TOKEN is one; loreg login keeps it."
+        if server
+        else "Others on this machine and elsewhere reach it through a server: loreg serve.",
+    )
+    return (peft, vllm, hub, pull) if server else (peft, vllm, pull)
 
 
 def _vllm_rank(version: Version) -> int:

@@ -71,7 +71,7 @@ async def version(request: Request, namespace: str, name: str, number: str) -> R
     details, parents, children = await visitor.backend.run(_read_version, ref)
     view = VersionView(
         details=details,
-        snippets=snippets(details.version, visitor.server),
+        snippets=snippets(details.version, visitor.endpoint),
         certificate=_view_certificate(details.provenance) if details.provenance else None,
         parents=parents,
         children=children,

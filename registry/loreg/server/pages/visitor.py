@@ -89,6 +89,11 @@ class Visitor:
         is_plain = all(character.isalnum() or character in ".:-[]" for character in host)
         return f"{'https' if sessions.is_https(self.request) else 'http'}://{host if is_plain else 'localhost'}"
 
+    @property
+    def endpoint(self) -> str:
+        """The URL that programs reach the registry by; empty where the pages are shown to one person alone."""
+        return "" if self.service.local_session is not None else self.server
+
 
 async def get_visitor(request: Request) -> Visitor:
     """Return who looks: by their cookie, or everybody where no token is needed. Raises UnauthenticatedError."""
@@ -161,7 +166,7 @@ def _comes_without_cookie(request: Request) -> bool:
 
 
 def wants_page(request: Request) -> bool:
-    """Return whether an error is answered to a person: to a browser or a part of a page, unless for JSON."""
+    """Return whether an error is answered to a person: to a browser, or in a part of a page, if not as JSON."""
     is_person = "text/html" in request.headers.get("Accept", "") or "HX-Request" in request.headers
     return is_person and request.query_params.get("format") != "json"
 

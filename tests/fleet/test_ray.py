@@ -276,10 +276,12 @@ def test_without_ray_it_says_what_to_install(filled: Registry, monkeypatch: pyte
 
 def test_a_worker_of_another_release_refuses(tmp_path: Path):
     chunk = MapChunk(1, 1, 1, ())
-    for task in (
-        ChunkTask(chunk, "spectra", "1", StorePlace(str(tmp_path), "", False), version="0.0.1"),
-        ChunkTask(chunk, "spectra", "0", StorePlace(str(tmp_path), "", False)),
+    store = StorePlace(str(tmp_path), "", False)
+    for task, reason in (
+        (ChunkTask(chunk, "spectra", "1", store, version="0.0.1"), "the command is of loreg 0.0.1"),
+        (ChunkTask(chunk, "of a newer loreg", "1", store, version="0.0.1"), "the command is of loreg 0.0.1"),
+        (ChunkTask(chunk, "spectra", "0", store), "this worker has spectra 1, the run was begun with 0"),
     ):
         error = task.run().error
         assert isinstance(error, ConflictError)
-        assert "the run was begun by" in error.message
+        assert reason in error.message

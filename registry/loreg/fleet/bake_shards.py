@@ -20,9 +20,9 @@ from loreg.baking.plan import Plan, outline_digest, sample_digest
 from loreg.baking.shard import write_shard
 from loreg.baking.weighted_sum import Summand, WeightedSum
 from loreg.bases.model import Model, read_model
-from loreg.errors import ConflictError, LoregError, NotFoundError, explain_os_errors
+from loreg.errors import ConflictError, LoregError, explain_os_errors
 from loreg.fleet.executor import Executor, run_all
-from loreg.fleet.versions import refuse_other_version
+from loreg.fleet.worker_machine import refuse_other_version, require_shared
 from loreg.version import VERSION
 
 _SUMMANDS = "summands"
@@ -53,12 +53,7 @@ class ShardWork:
         try:
             refuse_other_version(self.version)
             for path in (self.growing, self.base):
-                if not path.exists():
-                    raise NotFoundError(
-                        f"{socket.gethostname()} has no {path}",
-                        hint="--base and --to in folders that every machine of the cluster has at the same path",
-                        outside="a machine of the cluster has no such folder",
-                    )
+                require_shared(path, "--base and --to")
             with explain_os_errors(self.growing, "the same command goes on where this one stopped"):
                 return self._write()
         except LoregError as error:

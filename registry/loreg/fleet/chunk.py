@@ -18,6 +18,7 @@ from loreg.bases.compatibility import BaseTensors
 from loreg.bases.identify import parse_tensor_digests
 from loreg.entities import Commit, MapChunk, MapOptions, NewExport, NewFacts, ProbedVersion
 from loreg.errors import AdapterFormatError, ConflictError, IntegrityError, LoregError, NotFoundError
+from loreg.fleet.worker_machine import refuse_other_version
 from loreg.fleet.worker_store import StorePlace, checked_file, require_own_store
 from loreg.manifest import File, Manifest
 from loreg.probes.adapter import Output, ProbedAdapter
@@ -43,6 +44,7 @@ class ChunkTask:
     def run(self) -> ChunkAnswer:
         """Probe every version of the chunk."""
         try:
+            refuse_other_version(self.version)
             probe = find_probe(self.probe, self.options)
             _refuse_other_release(self, probe)
             prober = _Prober(self.store.open(), probe)
@@ -127,9 +129,8 @@ def _store_files(store: BlobTransfer, folder: Path) -> Manifest:
 
 
 def _refuse_other_release(task: ChunkTask, probe: Probe) -> None:
-    if (VERSION, probe.release) != (task.version, task.release):
+    if probe.release != task.release:
         raise ConflictError(
-            f"this worker has loreg {VERSION} and {probe.name} {probe.release}, the run was begun by loreg "
-            f"{task.version} with {task.release}",
+            f"this worker has {probe.name} {probe.release}, the run was begun with {task.release}",
             hint="install the same packages everywhere",
         )

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from loreg.adapters.config import CONFIG_NAME
 from loreg.adapters.structure import WEIGHTS_NAME, AdapterStructure, read_structure
-from loreg.errors import LoregError, MissingExtraError, NotFoundError
+from loreg.errors import LoregError, MissingExtraError
 from loreg.fleet.carried_files import Files, write_files
-from loreg.fleet.versions import refuse_other_version
+from loreg.fleet.worker_machine import refuse_other_version, require_shared
 from loreg.merging.inputs import MergeInput
 from loreg.version import VERSION
 
@@ -50,12 +50,8 @@ class MergeWork:
         """Return the merged adapter."""
         try:
             refuse_other_version(self.version)
-            if self.base is not None and not self.base.exists():
-                raise NotFoundError(
-                    f"{socket.gethostname()} has no {self.base}",
-                    hint="--base in a folder that every machine of the cluster has at the same path",
-                    outside="a machine of the cluster has no such base",
-                )
+            if self.base is not None:
+                require_shared(self.base, "--base")
             with tempfile.TemporaryDirectory(prefix="loreg-merge-") as folder:
                 return self._merge(Path(folder))
         except ImportError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 from loreg.entities import SweepCandidate
 from loreg.errors import LoregError, UsageError
 from loreg.fleet.carried_files import Files, write_files
-from loreg.fleet.versions import refuse_other_version
+from loreg.fleet.worker_machine import refuse_other_version
 from loreg.sweeping.command_runner import CommandRunner
 from loreg.sweeping.evaluators import Evaluate, Measurement, choose_evaluator, measure_with
 from loreg.version import VERSION

@@ -149,6 +149,15 @@ def test_a_weight_in_integers_cannot_be_compared(tmp_path: Path, base: Path):
     assert "stored as I8" in result.reason
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_leaves_the_verdict_open(tmp_path: Path, base: Path, number: float):
+    broken = state(Q).clone()
+    broken[0, 0] = number
+    result = verdict(train(tmp_path / "a", 1), base, write_base(tmp_path / "new", {Q: broken}))
+    assert (result.verdict, result.read, result.change) == (UpgradeVerdict.UNKNOWN, None, None)
+    assert "not finite" in result.reason
+
+
 def test_factors_that_cannot_be_computed_with_leave_the_verdict_open(tmp_path: Path, base: Path):
     adapter = train(tmp_path / "a", 1)
     tensors = load_file(adapter / "adapter_model.safetensors")
@@ -174,3 +183,11 @@ def test_an_adapter_that_was_taken_in_overlaps_by_one(tmp_path: Path, base: Path
     assert result.overlap == pytest.approx(1, rel=1e-4)
     assert result.verdict == UpgradeVerdict.RETRAIN
     assert result.reason == "the upgrade has 100 % of it in: on the new base it would count twice"
+
+
+@pytest.mark.parametrize("broken", [torch.full((24, 20), float("nan")), torch.ones(24, 20, dtype=torch.int8)])
+def test_the_change_of_the_base_is_not_said_where_it_cannot_be_measured(
+    tmp_path: Path, base: Path, broken: torch.Tensor
+):
+    new = write_base(tmp_path / "new", {Q: broken})
+    assert measure_bases(open_base(base), open_base(new), []).change is None

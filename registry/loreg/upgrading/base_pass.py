@@ -78,10 +78,13 @@ class _Touch:
 
 @dataclass(frozen=True)
 class BaseChanges:
-    """What a pass measured: of each adapter its modules, and ‖W′ − W‖/‖W‖ of all tensors that changed."""
+    """What a pass measured: of each adapter its modules, and ‖W′ − W‖/‖W‖ of all tensors that changed.
+
+    That is None where none of these could be compared, or has numbers that are not finite.
+    """
 
     adapters: tuple[Mapping[str, TouchedChange], ...]
-    change: float
+    change: float | None
 
 
 def measure_bases(
@@ -113,7 +116,8 @@ def measure_bases(
             for touch, figures in _measure_tensor(weight, difference, touches.get(pair, ()), pool):
                 add(touch, figures)
     progress("comparing the bases", len(pairs), len(pairs))
-    return BaseChanges(changes, math.sqrt(change / whole) if whole else 0.0)
+    is_known = whole > 0 and math.isfinite(whole + change)
+    return BaseChanges(changes, math.sqrt(change / whole) if is_known else None)
 
 
 def _by_tensor(adapters: Sequence[ComparedAdapter]) -> dict[_Pair, list[_Touch]]:
@@ -165,7 +169,8 @@ def _measure_tensor(
 
 
 def _measure_batch(weight: Array, difference: Array, number: int, batch: Sequence[_Touch]) -> list[TouchedChange]:
-    return list(measure_touched(weight, difference, (touch.directions(number) for touch in batch)))
+    with np.errstate(invalid="ignore", over="ignore"):  # the verdict says of which numbers nothing is known
+        return list(measure_touched(weight, difference, (touch.directions(number) for touch in batch)))
 
 
 def _numbers(target: TargetTensor) -> range:

@@ -61,6 +61,8 @@ def assess_upgrade(
         count = f"{len(changed)} of {len(tensors)} {'tensors' if len(tensors) != 1 else 'tensor'} changed"
         return answer(UpgradeVerdict.UNKNOWN, f"{count}; by how much, the folders of both models tell")
     total = sum(changes.values(), TouchedChange())
+    if not all(math.isfinite(figure) for figure in (total.delta, total.weight, total.change, total.read, total.inner)):
+        return answer(UpgradeVerdict.UNKNOWN, "it or one of the bases has numbers that are not finite, or too large")
     read = math.sqrt(total.read / total.delta) if total.delta else 0.0
     taken_in = total.inner / total.delta if total.delta else 0.0
     if taken_in >= TAKEN_IN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -52,13 +53,20 @@ def selected(registry: Registry, selection: str | Sequence[str] | Query) -> set[
         ("team/news:prod", {"team/news:v1"}),
         ("team/news:v2", {"team/news:v2"}),
         (["team/news:v1", "team/new?", "*/quiz"], set(EVERY)),
-        ("nobody/*:prod", set()),
     ],
 )
 def test_selectors_mean_all_versions_or_those_that_they_name(
     several: Registry, selection: str | Sequence[str], expected: set[str]
 ):
     assert selected(several, selection) == expected
+
+
+def test_a_pattern_that_no_adapter_matches_is_named(several: Registry, local_registry: Registry):
+    for selector in ("taem/*", "taem/*:prod"):
+        with pytest.raises(NotFoundError, match=re.escape(f"no adapter matches '{selector}'")) as refused:
+            several.map("spectra", ["team/*", selector], processes=1)
+        assert refused.value.hint == "loreg ls"
+    assert local_registry.map("spectra", processes=1).run.versions == 0  # an empty registry
 
 
 def test_an_adapter_that_is_named_must_be_there(several: Registry):

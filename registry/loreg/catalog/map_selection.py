@@ -20,6 +20,7 @@ from loreg.catalog.transaction import Transaction
 from loreg.catalog.versions import find_adapter_id, resolve
 from loreg.entities import MapRun, Query, Sort, SortKey, TermMatch
 from loreg.errors import NotFoundError
+from loreg.refs import AdapterPattern
 from loreg.selectors import Selector
 from loreg.suggestions import Suggestion
 
@@ -51,13 +52,17 @@ def condition_of(tx: Transaction, selector: Selector, *, with_yanked: bool) -> C
     """Return the condition that a version is one of those that a selector means.
 
     Without an alias or a number these are all versions of the adapters that match, ``with_yanked`` or not. Raises
-    NotFoundError and ConflictError for a ref that means no version, or whose adapter is not there.
+    NotFoundError and ConflictError for a ref that means no version, or whose adapter is not there, NotFoundError for a
+    pattern that no adapter matches.
     """
     if selector.ref is not None:
         if selector.alias or selector.number or selector.digest:
             return version_table.c.id == resolve(tx, selector.ref).id
         find_adapter_id(tx, selector.ref.adapter)
     matches = is_match(tx, selector.pattern)
+    is_all = selector.pattern == AdapterPattern("*", "*")
+    if not is_all and tx.connection.execute(select(adapter_table.c.id).where(matches).limit(1)).first() is None:
+        raise NotFoundError(f"no adapter matches {str(selector)!r}", hint="loreg ls")
     if selector.alias is None:
         return matches if with_yanked else and_(matches, version_table.c.yanked_at.is_(None))
     is_meant = exists().where(

@@ -15,7 +15,7 @@ from loreg.catalog.paging import encode
 from loreg.catalog.schema import metadata
 from loreg.catalog.search import select_page, split_for
 from loreg.catalog.search_shape import text_share
-from loreg.catalog.text_query import TextShare
+from loreg.catalog.text_query import TextShare, sample_text
 from loreg.entities import Query
 from loreg.parsing import parse_comparison, parse_metric_condition, parse_sort
 from services import new_database
@@ -39,7 +39,8 @@ INSERT INTO module_types SELECT i, m, 2, 8, 8 FROM generate_series(1, {VERSIONS}
 INSERT INTO metrics SELECT i, 'metric' || i % 20, 'data' || i % 10, '', random(), true, 'ada', now(), random()
   FROM generate_series(1, {VERSIONS}) i;
 INSERT INTO search_texts SELECT i, ('news:1D ' || CASE WHEN i % 5 = 0 THEN 'sports:1D ' ELSE '' END ||
-  CASE WHEN i % 50 = 0 THEN 'chess:1D ' ELSE '' END || CASE WHEN i < 200 THEN 'old:1D ' ELSE '' END ||
+  CASE WHEN i % 20 = 0 THEN 'rowing:1D ' ELSE '' END || CASE WHEN i % 50 = 0 THEN 'chess:1D ' ELSE '' END ||
+  CASE WHEN i < 200 THEN 'old:1D ' ELSE '' END ||
   CASE WHEN i > {VERSIONS - 300} THEN 'new:1D ' ELSE '' END || 'run' || i || ':1D')::tsvector
   FROM generate_series(1, {VERSIONS}) i;
 INSERT INTO files SELECT i, 'adapter_config.json', lpad('1', 64, '0'), 1 FROM generate_series(1, {VERSIONS}) i;
@@ -102,7 +103,8 @@ def test_a_common_search_reads_no_large_table_from_end_to_end(large: Catalog, na
         ("news", TextShare.FREQUENT),
         ("news run", TextShare.FREQUENT),  # whatever PostgreSQL takes the many words that begin so for
         ("sports", TextShare.FREQUENT),
-        ("chess", TextShare.COMMON),
+        ("rowing", TextShare.COMMON),
+        ("chess", TextShare.UNCOMMON),
         ("old", TextShare.RARE),
         ("run77", TextShare.RARE),
         ("no such word", TextShare.RARE),
@@ -116,6 +118,24 @@ def test_of_a_text_that_many_have_the_newest_are_read_and_no_more(large: Catalog
         plan = tx.connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", statement.params).scalar()
     assert text_share(shape) == share
     assert rows_read(plan[0]["Plan"]) < 60_000  # 2,000 that are ranked, in each step; all are 20,000
+
+
+def test_of_the_best_for_a_task_on_a_base_no_more_is_asked_than_a_page_shows(large: Catalog):
+    query = Query(tasks=("task7",), base="org/base8", sort=parse_sort("metric:metric7"), best=True, limit=3)
+    with large.read() as tx:
+        shape, values = split_for(tx, query)
+        statement = select_page(shape, sees_all=True).params(values).compile(dialect=tx.connection.dialect)
+        plan = tx.connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", statement.params).scalar()
+    assert rows_read(plan[0]["Plan"]) < 700  # a hundred have a number, in each of four steps until they are sorted
+
+
+def test_of_an_uncommon_text_the_index_is_asked_for_the_newest_alone_with_some_to_spare(large: Catalog):
+    with large.read() as tx:
+        sample = sample_text(tx.connection, {"text": "'chess'"}, wanted=100)
+        since = text("SELECT count(*) FROM search_texts WHERE version_id > :oldest AND document @@ 'chess'::tsquery")
+        matches = tx.connection.execute(since, {"oldest": sample.oldest}).scalar_one()
+    assert sample.share == TextShare.UNCOMMON
+    assert 100 <= matches < 250  # of 400
 
 
 def test_whether_a_blob_may_be_read_is_known_from_one_of_the_versions_that_have_it(large: Catalog):

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from loreg.catalog import Catalog, Transaction, bases, versions
 from loreg.catalog.facets import count_facets
 from loreg.catalog.search import search
-from loreg.catalog.text_query import TextShare
+from loreg.catalog.text_query import TextSample, TextShare
 from loreg.catalog.version_details import version_details
 from loreg.entities import Access, BaseModel, Query
 from loreg.errors import UsageError
@@ -203,14 +203,22 @@ def test_versions_that_are_not_shown_hide_no_older_ones(catalog: Catalog, record
     assert [version.ref for version in page.items] == ["open/often:v6", "open/first:v1"]
 
 
-@pytest.mark.parametrize("share", TextShare)
+@pytest.mark.parametrize(
+    "sample",
+    [
+        *map(TextSample, TextShare),
+        TextSample(TextShare.UNCOMMON, 2),  # more have it than was expected: one of them is older
+        TextSample(TextShare.UNCOMMON, 1000),
+    ],
+    ids=str,
+)
 def test_however_common_a_text_is_the_same_is_found(
-    catalog: Catalog, record, monkeypatch: pytest.MonkeyPatch, share: TextShare
+    catalog: Catalog, record, monkeypatch: pytest.MonkeyPatch, sample: TextSample
 ):
     with catalog.read() as tx:
-        if tx.connection.dialect.name == "sqlite" and share != TextShare.RARE:
+        if tx.connection.dialect.name == "sqlite" and sample.share != TextShare.RARE:
             pytest.skip("SQLite takes the newest from its index")
-    monkeypatch.setattr("loreg.catalog.search.measure_share", lambda *_: share)
+    monkeypatch.setattr("loreg.catalog.search.sample_text", lambda *_: sample)
     record("sports", "1", card="news of the day")
     record("sports", "2", tasks=("news",))
     record("news", card="the day", tasks=("sports",))

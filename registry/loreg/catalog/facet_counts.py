@@ -80,11 +80,9 @@ def select_ranges(shape: Query, sees_all: bool) -> ReturnsRows:
 
 
 def _select_matching(shape: Query, sees_all: bool) -> CTE:
-    ids = select_ids(shape, sees_all, MAX_COUNTED + 1)
     version = version_table.c
     columns = (version.rank_max, version.variant, version.base_id, version.base_hint, adapter_table.c.namespace)
-    query = select(ids.c.id, *columns).join_from(ids, version_table, version.id == ids.c.id)
-    return query.join(adapter_table, adapter_table.c.id == version.adapter_id).cte("matching")
+    return select(select_ids(shape, sees_all, MAX_COUNTED + 1, columns)).cte("matching")
 
 
 def _of_versions(table: FromClause, matching: CTE) -> FromClause:

@@ -23,11 +23,11 @@ def select_by_words(shape: Query, sees_all: bool) -> Subquery:
     which too few may be read, are the newest of their adapters and not yanked, there are others.
     """
     matches = newest_matches(text_share(shape), word_count(shape), MAX_RANKED)
-    columns = (matches.c.id, matches.c.weight.label("sort_0"), matches.c.id.label("sort_1"), _count())
+    columns = (matches.c.weight.label("sort_0"), matches.c.id.label("sort_1"), _count())
     ranks = select(*columns).order_by(matches.c.weight.desc(), matches.c.id.desc()).subquery()
     statement = (
-        select(ranks)
-        .join(version_table, version_table.c.id == ranks.c.id)
+        select(version_table.c.id, *ranks.c)
+        .join_from(ranks, version_table, version_table.c.id == ranks.c.sort_1)
         .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
         .where(visible_to(sees_all, adapter_table.c.namespace), version_table.c.yanked_at.is_(None))
     )

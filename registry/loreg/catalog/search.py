@@ -21,8 +21,17 @@ from loreg.catalog.search_shape import (
     is_order_of_near_names,
     order_of_near_names,
     split_query,
+    text_share,
+    with_text_share,
 )
-from loreg.catalog.text_query import TextShare, measure_share, split_query_words, text_parameters
+from loreg.catalog.text_query import (
+    OLDEST,
+    TextSample,
+    TextShare,
+    sample_text,
+    split_query_words,
+    text_parameters,
+)
 from loreg.catalog.transaction import Transaction
 from loreg.catalog.version_json import select_versions, to_version
 from loreg.entities import Query, SearchPage, SortKey, TermMatch
@@ -56,8 +65,12 @@ def _select(tx: Transaction, query: Query, matches: Sequence[TermMatch]) -> Sear
     # Run by SQLAlchemy a page took 18 to 21 % longer (SQLite, median).
     rows = tx.select_compiled(select_page(shape, tx.sees_all), **values)
     is_ranked = query.sort.by == SortKey.RELEVANCE
+    ranks_words = is_ranked and has_only_words(shape)
+    if ranks_words and text_share(shape) == TextShare.UNCOMMON and (not rows or rows[0][-1] < relevance.MAX_RANKED):
+        shape = with_text_share(shape, TextShare.RARE)  # older ones have the words, too
+        rows = tx.select_compiled(select_page(shape, tx.sees_all), **values)
     is_cut_off = not rows or rows[0][-1] == relevance.MAX_RANKED
-    if is_ranked and has_only_words(shape) and len(rows) <= query.limit and is_cut_off:
+    if ranks_words and len(rows) <= query.limit and is_cut_off:
         rows = tx.select_compiled(select_page(shape, tx.sees_all, by_words=False), **values)
     shown = rows[: query.limit]
     ranked = shown[0][-1] if shown and is_ranked else 0
@@ -81,8 +94,9 @@ def split_for(tx: Transaction, query: Query, matches: Sequence[TermMatch] = ()) 
     """
     words = split_query_words(query.text)
     of_text = text_parameters(tx.connection, words) if words else {}
-    share = measure_share(tx.connection, of_text) if words else TextShare.RARE
-    shape, values = split_query(query, matches, share)
+    sample = sample_text(tx.connection, of_text, relevance.MAX_RANKED) if words else TextSample(TextShare.RARE)
+    shape, values = split_query(query, matches, sample.share)
+    values[OLDEST] = sample.oldest
     if query.namespace:
         # In the order of a page a database looks for them among all versions: long, if it is to find but a few.
         of_namespace = select(adapter_table.c.id).where(adapter_table.c.namespace == values["namespace"])

@@ -21,11 +21,9 @@ from sqlalchemy import (
     tuple_,
     union_all,
 )
-from sqlalchemy.sql.selectable import NamedFromClause
 
 from loreg.catalog.compiled import AnyOf, id_array
 from loreg.catalog.schema import (
-    MetricColumns,
     adapter_table,
     label_table,
     metric_table,
@@ -47,26 +45,34 @@ from loreg.catalog.transaction import visible_to
 from loreg.entities import Query, SortKey
 
 
-def select_ids(shape: Query, sees_all: bool, limit: int) -> Subquery:
-    """Select the ids of so many versions at most, with their sort keys, on the base by content or by name."""
+def select_ids(shape: Query, sees_all: bool, limit: int, extra: Sequence[Column[Any]] = ()) -> Subquery:
+    """Select the ids of so many versions at most, with their sort keys, on the base by content or by name.
+
+    ``extra`` are other columns of the versions, or of their adapters.
+    """
     order = order_of_shape(shape)
-    pages = [_select_ids_on(shape, order, on, sees_all, limit) for on in base_conditions(shape.base)]
+    pages = [_select_ids_on(shape, order, on, sees_all, limit, extra) for on in base_conditions(shape.base)]
     if len(pages) == 1:
         return pages[0]
     union = union_all(*map(select, pages)).subquery()
     return select(union).order_by(*order.clauses(sort_columns(union))).limit(limit_to(limit)).subquery()
 
 
-def _select_ids_on(shape: Query, order: Order, on: BaseCondition, sees_all: bool, limit: int) -> Subquery:
+def _select_ids_on(
+    shape: Query, order: Order, on: BaseCondition, sees_all: bool, limit: int, extra: Sequence[Column[Any]]
+) -> Subquery:
     """Select the ids of a page of the versions on one base, with their sort keys."""
+    exact_tasks = [name for name in shape.tasks if not is_near(name)]
+    with_task = bool(exact_tasks) and on.text is not None
+    if shape.sort.by == SortKey.METRIC and exact_tasks and on.text is not None:
+        order = _by_metric(shape, _measured_for_task(shape, exact_tasks.pop(0), on.text))
     columns = (column.label(f"sort_{index}") for index, column in enumerate(order.columns))
-    statement = select(version_table.c.id, *columns).join(
+    statement = select(version_table.c.id, *columns, *extra).join(
         adapter_table, adapter_table.c.id == version_table.c.adapter_id
     )
     if order.join is not None:
         statement = statement.join(order.join, order.join.c.version_id == version_table.c.id).where(*order.conditions)
     # A version has each of these once: when they are joined, an index gives them in the order of the page.
-    exact_tasks = [name for name in shape.tasks if not is_near(name)]
     for name in exact_tasks:
         task = task_table.alias()
         statement = statement.join(task, task.c.version_id == version_table.c.id).where(task.c.task == bindparam(name))
@@ -82,7 +88,7 @@ def _select_ids_on(shape: Query, order: Order, on: BaseCondition, sees_all: bool
         statement = statement.join(label, label.c.version_id == version_table.c.id)
         statement = statement.where(label.c.key == bindparam(key), label.c.value == bindparam(value))
     near_tasks = (has_task(version_table.c, name) for name in shape.tasks if is_near(name))
-    on_base = on.with_task if exact_tasks and on.text is not None else on.on(version_table.c)
+    on_base = on.with_task if with_task else on.on(version_table.c)
     statement = statement.where(
         visible_to(sees_all, adapter_table.c.namespace), *on_base, *near_tasks, *conditions_of(shape, version_table.c)
     )
@@ -110,10 +116,10 @@ def limit_to(count: int) -> ColumnElement[int]:
 class Order(msgspec.Struct, frozen=True):
     """A total order of versions: all columns go the same way, and the last is unique."""
 
-    columns: Sequence[Column[Any]]
+    columns: Sequence[ColumnElement[Any]]
     types: Sequence[type]
     descending: bool
-    join: NamedFromClause[MetricColumns] | None = None
+    join: FromClause | None = None
     conditions: Sequence[ColumnElement[bool]] = ()
 
     def clauses(self, columns: Sequence[SQLColumnExpression[object]]) -> list[ColumnElement[object]]:
@@ -146,12 +152,35 @@ def order_of_shape(shape: Query) -> Order:
     if sort.by == SortKey.SIZE:
         return Order((version_table.c.bytes, version_table.c.id), (float, int), descending=False)
     metric = metric_table.alias()
-    conditions = (*matches_metric(metric.c, sort), ~_has_better(shape, metric.c))
-    columns = (metric.c.score, metric.c.version_id)
-    return Order(columns, (float, int), descending=True, join=metric, conditions=conditions)
+    return _by_metric(shape, metric, *matches_metric(metric.c, sort))
 
 
-def _has_better(shape: Query, measured: MetricColumns) -> ColumnElement[bool]:
+def _by_metric(shape: Query, measured: FromClause, *conditions: ColumnElement[bool]) -> Order:
+    """Return the order by a metric, whose numbers are those rows of ``measured`` that fulfill the conditions."""
+    conditions = (*conditions, ~_has_better(shape, measured.c))
+    columns = (measured.c.score, measured.c.version_id)
+    return Order(columns, (float, int), descending=True, join=measured, conditions=conditions)
+
+
+def _measured_for_task(shape: Query, task_name: str, base: ColumnElement[str]) -> Subquery:
+    """Select the numbers of a metric, in order, of all versions for a task on a base.
+
+    They are few enough to be sorted before anything else is asked of them, which is then asked until a page is full.
+    The OFFSET keeps PostgreSQL from asking that of all.
+    """
+    metric, task = metric_table.alias(), task_table.alias()
+    columns = metric.c
+    return (
+        select(columns.version_id, columns.score, columns.dataset, columns.split)
+        .join(task, task.c.version_id == columns.version_id)
+        .where(task.c.task == bindparam(task_name), task.c.base == base, *matches_metric(columns, shape.sort))
+        .order_by(columns.score.desc(), columns.version_id.desc())
+        .offset(literal_column("0"))
+        .subquery()
+    )
+
+
+def _has_better(shape: Query, measured: Any) -> ColumnElement[bool]:
     """Return the condition that another number goes before this one: of the version, or with ``best`` of its adapter.
 
     Of an adapter only the versions count that fulfill all other conditions.

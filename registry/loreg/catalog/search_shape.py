@@ -108,6 +108,11 @@ def text_share(shape: Query) -> TextShare:
     return TextShare(shape.text.split()[0])
 
 
+def with_text_share(shape: Query, share: TextShare) -> Query:
+    """Return the same shape for a text that so many versions have."""
+    return replace(shape, text=" ".join([share, *shape.text.split()[1:]]))
+
+
 def word_count(shape: Query) -> int:
     """Return how many words the text of a shape has."""
     return max(len(shape.text.split()) - 1, 0)

@@ -2,15 +2,18 @@
 
 What a statement does with a text depends on how many versions have it. The index lists them all, in no order, before
 the newest can be taken: of a word that half of a million have, that takes seconds. To walk the newest versions and test
-each takes milliseconds then, but seconds for a rare word. So a sample decides first, see :func:`measure_share`.
+each takes milliseconds then, but seconds for a rare word. In between the index is asked for the versions that are not
+too old. So a sample decides first, see :func:`sample_text`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
+from typing import NamedTuple
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     ColumnElement,
     Connection,
@@ -34,13 +37,19 @@ from loreg.errors import UsageError
 
 _MAX_QUERY_WORDS = 32  # each is looked up in four places, and SQLite takes a thousand terms in a sum
 _MAX_BASES = 1000  # names of bases that a search looks at
-_COMMON, _FREQUENT = 0.01, 0.1  # of all versions
+_UNCOMMON, _COMMON, _FREQUENT = 0.01, 0.025, 0.1  # of all versions
+OLDEST = "text_oldest"  # the parameter
+_LAST_ID = 2**63 - 1
 _NEWEST = 400  # versions that are sampled
+_SPARE = 1.6  # as many more of the newest are looked through as are expected to be needed
 _SAMPLE = text(f"""
-SELECT (SELECT avg((document @@ query)::int) FROM
-          (SELECT document FROM {TABLE} ORDER BY version_id DESC LIMIT {_NEWEST}) AS newest),
-       (SELECT avg((document @@ query)::int) FROM {TABLE} TABLESAMPLE SYSTEM (0.1) REPEATABLE (1))
-FROM CAST(:text AS tsquery) AS query
+SELECT sum((document @@ query)::int) FILTER (WHERE is_newest), count(*) FILTER (WHERE is_newest),
+       sum((document @@ query)::int) FILTER (WHERE NOT is_newest), count(*) FILTER (WHERE NOT is_newest),
+       max(version_id)
+FROM CAST(:text AS tsquery) AS query,
+  ((SELECT version_id, document, true AS is_newest FROM {TABLE} ORDER BY version_id DESC LIMIT {_NEWEST})
+   UNION ALL
+   SELECT version_id, document, false FROM {TABLE} TABLESAMPLE SYSTEM (0.1) REPEATABLE (1)) AS sampled
 """)  # noqa: S608
 
 
@@ -48,23 +57,39 @@ class TextShare(StrEnum):
     """How many of all versions have the words of a search."""
 
     RARE = "rare"
-    COMMON = "common"  # one in a hundred
+    UNCOMMON = "uncommon"  # one in a hundred
+    COMMON = "common"  # one in forty
     FREQUENT = "frequent"  # one in ten
 
 
-def measure_share(connection: Connection, parameters: Mapping[str, object]) -> TextShare:
+class TextSample(NamedTuple):
+    """What a sample says of a text: its share, and the id from which on enough versions are expected to have it.
+
+    ``oldest`` is 0 for a text that is not ``UNCOMMON``.
+    """
+
+    share: TextShare
+    oldest: int = 0
+
+
+def sample_text(connection: Connection, parameters: Mapping[str, object], wanted: int) -> TextSample:
     """Estimate how many versions have the text of these parameters, by the newest ones and by some of all.
 
-    A text that only the newest have, or only the others, is rare. In SQLite every text is: its index is in the order of
-    age, so that the newest can be taken from it.
+    ``wanted`` are enough. A text that only the newest have, or only the others, is rare. In SQLite every text is: its
+    index is in the order of age, so that the newest can be taken from it.
     """
     if connection.dialect.name != "postgresql":
-        return TextShare.RARE
-    sampled = connection.execute(_SAMPLE, {"text": parameters["text"]}).one()
-    share = min((part for part in sampled if part is not None), default=0)  # of few versions there is no sample of all
-    if share < _COMMON:
-        return TextShare.RARE
-    return TextShare.COMMON if share < _FREQUENT else TextShare.FREQUENT
+        return TextSample(TextShare.RARE)
+    *counts, last = connection.execute(_SAMPLE, {"text": parameters["text"]}).one()
+    pairs = [(hits, versions) for hits, versions in zip(counts[::2], counts[1::2], strict=True) if versions]
+    share = min((hits / versions for hits, versions in pairs), default=0)  # of few versions there is no sample of all
+    if share >= _COMMON:
+        return TextSample(TextShare.COMMON if share < _FREQUENT else TextShare.FREQUENT)
+    # Fewer errors of chance are in all that was sampled than in the lesser part.
+    of_both = min(sum(hits for hits, _ in pairs) / max(sum(versions for _, versions in pairs), 1), _COMMON)
+    if not share or of_both < _UNCOMMON:
+        return TextSample(TextShare.RARE)
+    return TextSample(TextShare.UNCOMMON, max(last - int(_SPARE * wanted / of_both), 0))
 
 
 def split_query_words(text: str) -> list[str]:
@@ -142,9 +167,17 @@ def text_rank(version_id: ColumnElement[int], words: int) -> ColumnElement[int]:
 
 
 def newest_matches(share: TextShare, words: int, limit: int) -> TableValuedAlias:
-    """Return the newest versions that have the words, ``limit`` at most, in no order: rows of ``id`` and ``weight``."""
-    kind = NewestMatches if share == TextShare.RARE else NewestFrequentMatches
-    matches = kind(literal_column(str(limit)), bindparam("text", type_=Text()), *_weights(words))
+    """Return the newest versions that have the words, ``limit`` at most, in no order: rows of ``id`` and ``weight``.
+
+    Of an uncommon text there may be more that are older than the parameter :data:`OLDEST`, if these are fewer.
+    """
+    wanted: tuple[ColumnElement[object], ...] = (literal_column(str(limit)), bindparam("text", type_=Text()))
+    matches: NewestMatches | RecentMatches | NewestFrequentMatches
+    if share == TextShare.UNCOMMON:
+        matches = RecentMatches(*wanted, bindparam(OLDEST, type_=BigInteger()), *_weights(words))
+    else:
+        kind = NewestMatches if share == TextShare.RARE else NewestFrequentMatches
+        matches = kind(*wanted, *_weights(words))
     return matches.table_valued(column("id", Integer), column("weight", Integer))
 
 
@@ -217,6 +250,13 @@ class NewestMatches(FunctionElement[int]):
     inherit_cache = True
 
 
+class RecentMatches(FunctionElement[int]):
+    """The rows ``RecentMatches(limit, text, oldest, query, weight, …)``: those of the index that are not too old."""
+
+    name = "recent_matches"
+    inherit_cache = True
+
+
 class NewestFrequentMatches(FunctionElement[int]):
     """The same, by testing the newest versions until there are enough."""
 
@@ -230,6 +270,16 @@ def _compile_matches_postgresql(element: NewestMatches, compiler: SQLCompiler, *
     return (  # the 0 keeps PostgreSQL from walking the newest
         f"(SELECT version_id AS id, {_sum_of_matches(weights)} AS weight FROM {TABLE} "  # noqa: S608
         f"WHERE {_matches(query)} ORDER BY version_id + 0 DESC LIMIT {limit})"
+    )
+
+
+@compiles(RecentMatches, "postgresql")
+def _compile_recent_matches(element: RecentMatches, compiler: SQLCompiler, **options: object) -> str:
+    limit, query, oldest, *weights = (compiler.process(clause, **options) for clause in element.clauses)
+    return (  # PostgreSQL expects few between two bounds, and many above one: two make it use both of its indexes
+        f"(SELECT version_id AS id, {_sum_of_matches(weights)} AS weight FROM {TABLE} "  # noqa: S608
+        f"WHERE {_matches(query)} AND version_id BETWEEN {oldest} AND {_LAST_ID} "
+        f"ORDER BY version_id + 0 DESC LIMIT {limit})"
     )
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,13 @@ class FrameGroup:
     left: Array
     right: Array
     gram: Array
+
+    @cached_property
+    def deltas(self) -> Array:
+        """The delta of every source in the coordinates that are kept, (n, T, m, m'): whatever the weights are."""
+        columns = columns_of_sources(self.kind.ranks)
+        with one_blas_thread():
+            return np.stack([self.left[..., c] @ self.right[..., c].swapaxes(1, 2) for c in columns], axis=1)
 
 
 def reduce_sources(files: Sequence[FactorFile], labels: Sequence[str]) -> list[FrameGroup]:

@@ -1,7 +1,8 @@
 """Judge a sum of adapters at a rank from their joint frames: what ``loreg merge`` certifies, in milliseconds.
 
 The singular values of ``Σ wₜ·Δₜ`` are those of the core ``L·diag(w)·Rᵀ`` (:mod:`loreg.previewing.joint_frames`), so the
-error at every rank is exact (Eckart & Young 1936), as is what the kept subspaces hold of each source.
+error at every rank is exact (Eckart & Young 1936), as is what the kept subspaces hold of each source. What each source
+adds to the core, ``LₜRₜᵀ``, is computed once: other weights cost a sum and a decomposition of small matrices.
 
 Where the ranks of the sources add up to more than :data:`MAX_EXACT`, the core is cut to its first coordinates, P·M·Q
 with P and Q of orthonormal rows. What is answered then is the truncation of PᵀP·M·QᵀQ: an adapter of that rank which
@@ -21,9 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loreg.identity.blas import one_blas_thread
 from loreg.merging.certificate import SHARES, CertifiedModule, Energies, aggregate, make_certificate
 from loreg.merging.coefficients import LINEAR_METHODS
-from loreg.previewing.joint_frames import FrameGroup, columns_of_sources
+from loreg.previewing.joint_frames import FrameGroup
 
 Array = NDArray[Any]
 #: Coordinates up to which everything is computed exactly: with 210 modules that takes about 20 ms.
@@ -57,9 +59,10 @@ def judge_sum(
     by_place = np.zeros(max(min(*group.kind.coordinates, MAX_EXACT) for group in groups))
     for group in groups:
         weights_nt = np.tile(np.asarray(weights, np.float64)[list(group.kind.positions)], (len(group.gram), 1))
-        spectrum = _decompose(group, find_coefficients(group.gram, weights_nt, values))
-        ranks = _choose_ranks(group, spectrum, rank)
-        certified = _certify(group, spectrum, ranks, len(weights))
+        with one_blas_thread():  # a second one only waits: twice the work in the same time
+            spectrum = _decompose(group, find_coefficients(group.gram, weights_nt, values), rank)
+            ranks = _choose_ranks(group, spectrum, rank)
+            certified = _certify(group, spectrum, ranks, len(weights))
         modules += certified
         energy += float(spectrum.energy.sum())
         by_place[: spectrum.s.shape[1]] += np.square(spectrum.s).sum(0)
@@ -79,7 +82,8 @@ def judge_sum(
 class _Spectrum:
     """``u (n, p, s)``, ``s (n, s)`` falling and ``v (n, p', s)`` of n cores; ``energy`` (n) is ``‖Σ cₜ·Δₜ‖²``.
 
-    ``weights`` (n, T) are the coefficients c of the sources that have the modules.
+    ``weights`` (n, T) are the coefficients c of the sources that have the modules. ``u`` and ``v`` have no columns
+    where the rank is larger than the cores are.
     """
 
     u: Array
@@ -90,35 +94,46 @@ class _Spectrum:
     complete: bool
 
 
-def _decompose(group: FrameGroup, weights: Array) -> _Spectrum:
+def _decompose(group: FrameGroup, weights: Array, rank: int | None) -> _Spectrum:
     shape, ranks = group.kind.shape, group.kind.ranks
-    left, right = group.left[:, :MAX_EXACT], group.right[:, :MAX_EXACT]
-    core = (left * np.repeat(weights, ranks, axis=1)[:, None, :]) @ right.swapaxes(1, 2)
+    complete = max(group.kind.coordinates) <= MAX_EXACT
+    core = _sum_deltas(group, weights, MAX_EXACT)
     is_taken = (weights != 0).any(0).tolist()
-    u, s, v = _svd(core, sum(rank for rank, taken in zip(ranks, is_taken, strict=True) if taken))
+    most = sum(rank for rank, taken in zip(ranks, is_taken, strict=True) if taken)
+    u, s, v = _svd(core, most, with_vectors=complete or (rank or 0) <= MAX_EXACT)
     norms = np.sqrt(np.maximum(np.diagonal(group.gram, axis1=1, axis2=2), 0.0))
     # Singular values that are rounding error are zero, by the threshold of loreg.algebra.spectrum.
     largest = np.maximum(s[:, 0], (norms * np.abs(weights)).sum(1))
     s = np.where(s > (largest * max(shape.out, shape.in_) * np.finfo(np.float64).eps)[:, None], s, 0.0)
     energy = np.square(s).sum(1)
-    complete = max(group.kind.coordinates) <= MAX_EXACT
     if not complete:
         energy = np.maximum(energy, np.einsum("nt,ntu,nu->n", weights, group.gram, weights))
     return _Spectrum(u, s, v, energy, weights, complete)
 
 
-def _svd(core: Array, most: int) -> tuple[Array, Array, Array]:
+def _sum_deltas(group: FrameGroup, weights: Array, coordinates: int) -> Array:
+    """Return ``Σ cₜ·Δₜ`` in its first coordinates, so many at most, (n, p, p')."""
+    deltas = group.deltas[..., :coordinates, :coordinates]
+    summed = weights[:, 0, None, None] * deltas[:, 0]
+    for t in range(1, deltas.shape[1]):
+        summed += weights[:, t, None, None] * deltas[:, t]
+    return summed
+
+
+def _svd(core: Array, most: int, *, with_vectors: bool) -> tuple[Array, Array, Array]:
     """Return the thin SVD of the cores (n, p, p'), of rank ``most`` at most.
 
-    By eigenvectors of MMᵀ, which takes a third of the time, where its condition is harmless.
+    By eigenvectors of MMᵀ, which takes a third of the time, where its condition is harmless. Without vectors these are
+    empty.
     """
-    values, vectors = np.linalg.eigh(core @ core.swapaxes(1, 2))
+    square = core @ core.swapaxes(1, 2)
+    values, vectors = np.linalg.eigh(square) if with_vectors else (np.linalg.eigvalsh(square), square[..., :0])
     values, most = values[:, ::-1], min(most, core.shape[1])
     if core.shape[1] > core.shape[2] or not most or (values[:, most - 1] <= _HARMLESS * values[:, 0]).any():
         u, s, vh = np.linalg.svd(core, full_matrices=False)
         return u, s, vh.swapaxes(1, 2)
     s, u = np.sqrt(values[:, :most]), vectors[..., ::-1][..., :most]
-    return u, s, (core.swapaxes(1, 2) @ u) / s[:, None]
+    return u, s, (core.swapaxes(1, 2) @ u) / s[:, None, : u.shape[2]]
 
 
 def _choose_ranks(group: FrameGroup, spectrum: _Spectrum, rank: int | None) -> Array:
@@ -141,11 +156,12 @@ def _certify(group: FrameGroup, spectrum: _Spectrum, ranks: Array, count: int) -
     kept = np.where(place < ranks[:, None], squares, 0.0).sum(1)
     tail = np.where(place >= ranks[:, None], squares, 0.0).sum(1)  # no difference of large numbers
     wholes = np.maximum(np.diagonal(group.gram, axis1=1, axis2=2), 0.0)
-    shares = _kept_of_sources(group, spectrum, ranks)
     lost = tail
+    if not spectrum.complete and ranks.min() > MAX_EXACT:
+        kept, shares = _keep_coordinates(group, spectrum.weights, int(ranks.min()))
+    else:
+        shares = _kept_of_sources(group, spectrum, ranks)
     if not spectrum.complete:
-        if ranks.min() > MAX_EXACT:
-            kept, shares = _keep_coordinates(group, spectrum.weights, int(ranks.min()))
         lost = np.where(loses_nothing, 0.0, np.maximum(spectrum.energy - kept, 0.0))
         # the sum as it is spans what its sources span, unless they cancel
         shares = np.where(loses_nothing[:, None] & (spectrum.weights != 0), wholes, shares)
@@ -186,21 +202,14 @@ def _kept_of_sources(group: FrameGroup, spectrum: _Spectrum, ranks: Array) -> Ar
     is_kept = np.arange(spectrum.s.shape[1]) < np.minimum(ranks, np.count_nonzero(spectrum.s, axis=1))[:, None]
     most = int(is_kept.sum(1).max(initial=0))
     masks = is_kept[:, None, :most]
-    left = (spectrum.u[..., :most] * masks).swapaxes(1, 2) @ group.left[:, : spectrum.u.shape[1]]
-    right = (spectrum.v[..., :most] * masks).swapaxes(1, 2) @ group.right[:, : spectrum.v.shape[1]]
-    shares = []
-    for columns in columns_of_sources(group.kind.ranks):
-        b, a = left[..., columns], right[..., columns]
-        shares.append(((b.swapaxes(1, 2) @ b) * (a.swapaxes(1, 2) @ a)).sum((1, 2)))
-    kept: Array = np.maximum(np.stack(shares, -1), 0.0)
-    return kept
+    left = (spectrum.u[..., :most] * masks).swapaxes(1, 2)
+    right = spectrum.v[..., :most] * masks
+    deltas = group.deltas[..., : left.shape[2], : right.shape[1]]
+    shares = [np.square(left @ deltas[:, t] @ right).sum((1, 2)) for t in range(deltas.shape[1])]
+    return np.stack(shares, -1)
 
 
 def _keep_coordinates(group: FrameGroup, weights: Array, rank: int) -> tuple[Array, Array]:
     """Return what the first ``rank`` coordinates hold of the sum, ``‖PMQᵀ‖²`` (n), and of each source (n, T)."""
-    whole, shares = np.zeros((len(group.left), 1, 1)), []
-    for weight, columns in zip(weights.T, columns_of_sources(group.kind.ranks), strict=True):
-        delta = group.left[:, :rank, columns] @ group.right[:, :rank, columns].swapaxes(1, 2)
-        whole = whole + weight[:, None, None] * delta
-        shares.append(np.square(delta).sum((1, 2)))
-    return np.square(whole).sum((1, 2)), np.stack(shares, -1)
+    deltas = group.deltas[..., :rank, :rank]
+    return np.square(_sum_deltas(group, weights, rank)).sum((1, 2)), np.einsum("ntij,ntij->nt", deltas, deltas)

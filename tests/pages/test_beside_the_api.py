@@ -60,7 +60,9 @@ def test_an_adapter_called_like_a_path_has_all_pages(own: Site, name: str):
         for part in ("", "/v1", "/v1/inside", "/v1/spectra", "/v1/lineage", "/diff/v1..v1"):
             answer = client.get(f"/{name}{part}")
             assert (answer.status_code, name in answer.text) == (200, True), part
-        file = httpx.get(f"{own.endpoint}/{name}/resolve/v1/adapter_config.json", headers={"Authorization": token_of(own)})
+        file = httpx.get(
+            f"{own.endpoint}/{name}/resolve/v1/adapter_config.json", headers={"Authorization": token_of(own)}
+        )
         assert file.status_code == 200
 
 

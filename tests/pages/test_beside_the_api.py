@@ -50,6 +50,32 @@ def test_a_namespace_called_like_a_path_of_programs_has_no_page(site: Site):
             assert client.get("/").status_code == 200
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["team/resolve", "resolve/resolve", "resolve/main", "bases/bases", "merge/diff", "facets/lineage", "metrics/x"],
+)
+def test_an_adapter_called_like_a_path_has_all_pages(own: Site, name: str):
+    own.behind.push(SCIENCE, name)
+    with own.visit("root") as client:
+        for part in ("", "/v1", "/v1/inside", "/v1/spectra", "/v1/lineage", "/diff/v1..v1"):
+            answer = client.get(f"/{name}{part}")
+            assert (answer.status_code, name in answer.text) == (200, True), part
+        file = httpx.get(
+            f"{own.endpoint}/{name}/resolve/v1/adapter_config.json", headers={"Authorization": token_of(own)}
+        )
+        assert file.status_code == 200
+
+
+def test_a_file_of_an_adapter_without_a_namespace_is_read_by_clients_of_the_hub(own: Site):
+    for path in ("adapter_model.safetensors", "adapter_config.json"):
+        answer = httpx.get(f"{own.endpoint}/plain/resolve/v1/{path}", headers={"Authorization": token_of(own)})
+        assert answer.status_code == 200
+
+
+def token_of(site: Site) -> str:
+    return f"Bearer {site.tokens['root']}"
+
+
 def test_an_adapter_without_a_namespace_is_at_a_dash(site: Site):
     with site.visit("root") as client:
         assert client.get("/-/plain").status_code == 200

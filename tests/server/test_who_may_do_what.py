@@ -18,6 +18,7 @@ from factories import train, write_base
 from loreg.checking.profile import read_profile
 from loreg.entities import JobKind
 from loreg.exporting.folder import digest_request
+from loreg.server.pages.paths import RESOLVE
 from loreg.server.routes import hub_read, hub_write
 from server.conftest import ROLES, Guarded
 
@@ -216,7 +217,6 @@ TABLE: dict[tuple[str, str], Row] = {
 
 
 MODEL = "/api/models/{repository:path}"
-FILE = "/{repository:path}/resolve/{revision}/{path:path}"
 HUB: dict[tuple[str, str], Row] = {
     ("GET", MODEL): Row(READ),
     ("GET", MODEL + "/revision/{revision}"): Row(READ),
@@ -224,8 +224,8 @@ HUB: dict[tuple[str, str], Row] = {
     ("GET", MODEL + "/tree/{revision}/{folder:path}"): Row(READ),
     ("GET", MODEL + "/refs"): Row(READ),
     ("POST", MODEL + "/paths-info/{revision}"): Row(READ, request=lambda _: {"json": {"paths": []}}),
-    ("HEAD", FILE): Row(READ),
-    ("GET", FILE): Row(READ, 302),
+    ("HEAD", RESOLVE): Row(READ),
+    ("GET", RESOLVE): Row(READ, 302),
     ("GET", "/api/whoami-v2"): Row(TOKEN),
     ("POST", "/api/validate-yaml"): Row(EVERYONE),
     ("POST", "/api/repos/create"): Row(SENDER, request=lambda _: {"json": {"name": "new", "organization": "team"}}),
@@ -251,7 +251,7 @@ def test_who_may_do_what_with_a_client_of_the_hub(guarded: Guarded, role: str):
     filled = {"repository": "team/science", "revision": "main", "path": "adapter_config.json", "branch": "canary"}
     caller, statuses, expected = guarded.http(role), {}, {}
     for (method, path), row in HUB.items():
-        url = path.replace(":path}", "}").format(**filled, folder="x")
+        url = path.replace(":path}", "}").replace(":repository}", "}").format(**filled, folder="x")
         statuses[method, path] = caller.request(method, url, **row.request(guarded)).status_code
         expected[method, path] = row.done if row.may[role] == 200 else row.may[role]
     assert statuses == expected

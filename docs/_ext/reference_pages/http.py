@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from loreg.server.app import create_app
+from loreg.server.pages.paths import RESOLVE
 from loreg.server.routes import hub_read, hub_write
 from reference_pages.markdown import code, escape, sentence, table
 
@@ -43,7 +44,6 @@ _EXPORT = _VERSION + "/exports/{request}"
 _ALIAS = _ADAPTER + "/aliases/{alias}"
 _WEBHOOK = "/api/v1/webhooks/{webhook_id}"
 _MODEL = "/api/models/{repository:path}"
-_FILE = "/{repository:path}/resolve/{revision}/{path:path}"
 #: The least role that each route needs. A route that is not here fails the build; the tests hold this against what a
 #: real server answers to callers of every role.
 ROLES = {
@@ -135,8 +135,8 @@ ROLES = {
     ("GET", _MODEL + "/tree/{revision}/{folder:path}"): READ,
     ("GET", _MODEL + "/refs"): READ,
     ("POST", _MODEL + "/paths-info/{revision}"): READ,
-    ("HEAD", _FILE): READ,
-    ("GET", _FILE): READ,
+    ("HEAD", RESOLVE): READ,
+    ("GET", RESOLVE): READ,
     ("GET", "/api/whoami-v2"): TOKEN,
     ("POST", "/api/validate-yaml"): NONE,
     ("POST", "/api/repos/create"): WRITE,

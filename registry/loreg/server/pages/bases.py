@@ -13,6 +13,7 @@ from loreg.value import Value
 
 routes = APIRouter(include_in_schema=False, route_class=PageRoute)
 _PAGE, _MAX_CHOICES = 50, 100  # bases
+_MAX_NAME = 200  # characters of a name that somebody types
 
 
 class BaseRow(Value, frozen=True):
@@ -62,7 +63,7 @@ async def _list_known(visitor: Visitor) -> tuple[BaseModel, ...]:
 
 
 def _to_row(summary: BaseSummary, known: tuple[BaseModel, ...]) -> BaseRow:
-    is_plain = bool(summary.name) and summary.name.isprintable() and not summary.name.startswith("-")
+    is_plain = 0 < len(summary.name) <= _MAX_NAME and summary.name.isprintable() and not summary.name.startswith("-")
     is_unknown = not summary.digest and is_plain
     if not is_unknown:
         return BaseRow(summary, "", ())

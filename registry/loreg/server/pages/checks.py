@@ -104,7 +104,8 @@ async def checks(request: Request) -> Response:
         return await _show_flagged(visitor, code, missing, namespace, cursor)
     if query.get("more"):
         view = await run_in_threadpool(_look_longer, visitor, namespace)
-        return page(visitor, "checks_more.html", title="Duplicates and policy", view=view)
+        text = command("ls", f"{namespace or '*'}/*" if namespace != NO_NAMESPACE else "*", "--duplicates")
+        return page(visitor, "checks_more.html", title="Duplicates and policy", view=view, command=text)
     is_json = query.get("format") == "json"
     missing_counts = await visitor.backend.run(LocalBackend.count_missing)
     return page(

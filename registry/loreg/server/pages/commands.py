@@ -15,7 +15,8 @@ def command(*words: str) -> str:
 
 def search_command(query: Query, sort: str, best: str) -> str:
     """Return the search that a query is."""
-    words = ["search", *([query.text] if query.text else [])]
+    is_like_option = query.text.startswith("-")
+    words = ["search", *([query.text] if query.text and not is_like_option else [])]
     options = [
         *(("--task", task) for task in query.tasks),
         *([("--base", query.base)] if query.base else []),
@@ -31,7 +32,8 @@ def search_command(query: Query, sort: str, best: str) -> str:
         *([("--sort", sort)] if sort else []),
     ]
     words += [word for option in options for word in option]
-    return command(*words, *(["--all-versions"] if query.all_versions else []))
+    words += ["--all-versions"] if query.all_versions else []
+    return command(*words, *(["--", query.text] if is_like_option else []))
 
 
 def _write_condition(condition: MetricCondition) -> str:

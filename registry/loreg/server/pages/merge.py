@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 from starlette.datastructures import QueryParams
 
-from loreg.entities import MergePreview, PreviewFigures, Version
+from loreg.entities import MergePreview, PreviewFigures, Role, Version
 from loreg.errors import ConflictError, LoregError, NotFoundError, UsageError
 from loreg.local.backend import LocalBackend
 from loreg.merging.coefficients import LINEAR_METHODS
@@ -88,7 +88,7 @@ async def merge(request: Request) -> Response:
         compute_path=with_query(PATH, [*question.pairs, ("compute", "1")]),
         recipe_path=with_query(RECIPE, question.pairs),
         command=question.command("--dry-run") if refs else "",
-        may_ask=bool(visitor.secret),
+        may_ask=bool(visitor.secret) and visitor.access.may_somewhere(Role.WRITE),
     )
     return page(
         visitor,

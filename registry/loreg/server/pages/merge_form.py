@@ -56,6 +56,10 @@ class MergeQuestion(Value, frozen=True):
         """Return the command that does this merge."""
         return command("merge", *self.arguments, *options)
 
+    def command_of(self, method: str) -> str:
+        """Return the command that says what another method would make of the sources."""
+        return command("merge", *self.sources, "--method", method, "--dry-run")
+
     @property
     def recipe(self) -> str:
         """The question as a file for ``loreg merge --recipe FILE``."""

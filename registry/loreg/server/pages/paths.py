@@ -18,9 +18,10 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote, urlencode
 
-from starlette.convertors import IntegerConvertor, StringConvertor, register_url_convertor
+from starlette.convertors import IntegerConvertor, PathConvertor, StringConvertor, register_url_convertor
 
 from loreg.entities import Version
 from loreg.errors import LoregError
@@ -28,6 +29,7 @@ from loreg.refs import NO_NAMESPACE, AdapterName, Ref, page_path, parse_adapter_
 
 #: Namespaces whose paths are programs': their adapters have no page.
 PROGRAMS = ("api", "v2")
+_NUMBER = "v[1-9][0-9]{0,8}"
 _PART = "[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 
 
@@ -40,11 +42,17 @@ class _AdapterConvertor(StringConvertor):
 
 
 class _NumberConvertor(StringConvertor):
-    regex = "v[1-9][0-9]{0,8}"
+    regex = _NUMBER
 
 
 class _DigestConvertor(StringConvertor):
     regex = "[0-9a-f]{64}"
+
+
+class _RepositoryConvertor(PathConvertor):
+    """What a client of the Hub calls a repository; not where the pages of an adapter called ``resolve`` are."""
+
+    regex = rf"(?!{_PART}/resolve/(?:{_NUMBER}/(?:inside|lineage|spectra)|diff/{_NUMBER}\.\.{_NUMBER})$).*"
 
 
 class _JobConvertor(IntegerConvertor):
@@ -56,6 +64,11 @@ register_url_convertor("adapter", _AdapterConvertor())
 register_url_convertor("number", _NumberConvertor())
 register_url_convertor("job", _JobConvertor())
 register_url_convertor("digest", _DigestConvertor())
+register_url_convertor("repository", _RepositoryConvertor())
+
+#: Where clients of the Hub read the file of a repository.
+RESOLVE = "/{repository:repository}/resolve/{revision}/{path:path}"
+_RESOLVE = re.compile(f"/{_RepositoryConvertor.regex}/resolve/[^/]+/.*")
 
 ADAPTER = "/{namespace:namespace}/{name:adapter}"
 VERSION = ADAPTER + "/{number:number}"
@@ -72,7 +85,7 @@ JOB = JOBS + "/{job_id:job}"
 def is_for_programs(path: str) -> bool:
     """Return whether what is at the path, or is missing there, is answered as to a program."""
     first = path.lstrip("/").partition("/")[0]
-    return first in (*PROGRAMS, "healthz", "readyz", "metrics", "openapi.json") or "/resolve/" in path
+    return first in (*PROGRAMS, "healthz", "readyz", "metrics", "openapi.json") or bool(_RESOLVE.fullmatch(path))
 
 
 def version_path(version: Version) -> str:

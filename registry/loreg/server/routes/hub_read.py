@@ -25,6 +25,7 @@ from loreg.local.pending_uploads import find_pending
 from loreg.manifest import File, Manifest
 from loreg.refs import AdapterName, Ref, parse_adapter_name, parse_ref
 from loreg.server.bodies import MAX_JSON, read_body, read_json
+from loreg.server.pages.paths import RESOLVE
 from loreg.server.problems import public_message, status_of
 from loreg.server.responses import json_response
 from loreg.server.routes.blobs import stream_blob
@@ -271,13 +272,13 @@ def whoami(access: CurrentAccess) -> Response:
     )
 
 
-@routes.head("/{repository:path}/resolve/{revision}/{path:path}")
+@routes.head(RESOLVE)
 async def head(snapshot: SnapshotDep, path: str) -> Response:
     """Describe a file by headers: its commit, digest and size."""
     return Response(headers=_file_headers(snapshot, snapshot.file(path)))
 
 
-@routes.get("/{repository:path}/resolve/{revision}/{path:path}")
+@routes.get(RESOLVE)
 def resolve(
     snapshot: SnapshotDep,
     path: str,

@@ -97,4 +97,4 @@ def _print_report(report: MapReport) -> None:
     if report.retries:
         warn(f"{report.retries:,} times a worker ended, or what it made was collected; that was begun once more")
     if report.gone:
-        warn(f"{report.gone:,} versions were deleted meanwhile")
+        warn(f"{report.gone:,} versions were deleted or yanked meanwhile")

@@ -33,6 +33,7 @@ def test_what_is_awaited_reads_and_writes_as_in_a_thread(catalog: Catalog):
         await catalog.aclose()
         return [recorded, *resolved]
 
+    catalog.use_event_loop()
     assert asyncio.run(both()) == ["team/a:v1"] * 9
     assert resolve(catalog, "team/a") == "team/a:v1"
 
@@ -52,6 +53,7 @@ def test_a_statement_that_is_compiled_once_is_an_event_of_sqlalchemy(catalog: Ca
         await catalog.aclose()
 
     record(catalog, "team/a")
+    catalog.use_event_loop()
     asyncio.run(run()) if is_async else resolve_watched()
     (before, sql, parameters), (after, *same) = seen
     assert (before, after, same) == ("before_cursor_execute", "after_cursor_execute", [sql, parameters])
@@ -71,6 +73,7 @@ def test_an_error_reaches_who_awaits_and_leaves_nothing(catalog: Catalog):
         finally:
             await catalog.aclose()
 
+    catalog.use_event_loop()
     with pytest.raises(NotFoundError, match="on purpose"):
         asyncio.run(fail())
     with pytest.raises(NotFoundError, match="there is no adapter"):
@@ -80,6 +83,7 @@ def test_an_error_reaches_who_awaits_and_leaves_nothing(catalog: Catalog):
 def test_the_loop_goes_on_while_the_database_works(catalog: Catalog, postgres_url: str):
     """A question that waits for a lock, which the loop itself lets go of later."""
     slow = Catalog(postgres_url)
+    slow.use_event_loop()
 
     def ask(catalog: Catalog) -> int:
         with catalog.read() as tx:
@@ -111,6 +115,7 @@ def kill_all_but_me(url: str) -> None:
 def test_a_connection_that_died_while_it_lay_idle_is_replaced(postgres_url: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(engine, "_IDLE_SECONDS", -1.0)
     catalog = Catalog(postgres_url)
+    catalog.use_event_loop()
 
     async def twice() -> list[str]:
         refs = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
-from fleet.work_items import Dying, Failing, Square
+from fleet.work_items import Dying, Endless, Failing, Square
 from loreg.errors import LoregError, MergeError
 from loreg.fleet.executor import Lost, run_all, run_each
 from loreg.fleet.processes import ProcessExecutor
@@ -56,6 +57,27 @@ def test_no_more_is_taken_than_runs_at_once(executor: ProcessExecutor):
         answered += 1
         assert len(taken) == answered
     assert answered == 5
+
+
+class StoppedError(Exception):
+    """Somebody gave up what is waited for."""
+
+
+def stop_once_begun(folder: Path) -> Callable[[], None]:
+    """Return what stops whoever waits for a task that leaves a file in the folder."""
+
+    def stop() -> None:
+        if list(folder.iterdir()):
+            raise StoppedError
+
+    return stop
+
+
+def test_who_waits_is_asked_whether_to_go_on_and_leaves_no_task_behind(tmp_path: Path):
+    with pytest.raises(StoppedError), closing(ProcessExecutor(1)) as executor:
+        list(run_all(executor, [Endless(tmp_path)], stop_once_begun(tmp_path)))
+    (worker,) = tmp_path.iterdir()
+    assert not psutil.pid_exists(int(worker.name))
 
 
 class WithoutMemory(ProcessExecutor[Square]):

@@ -122,6 +122,30 @@ def test_what_a_collection_takes_before_it_is_recorded_is_made_again(
     assert exportable.verify(read_data=True).ok
 
 
+def test_of_what_is_yanked_while_it_runs_no_export_is_made_unless_it_is_named(
+    exportable: Registry, monkeypatch: pytest.MonkeyPatch
+):
+    """One is yanked before its chunk is claimed, one while a worker makes its export, one that is named, too."""
+    monkeypatch.setattr("loreg.local.maps._MAX_MADE", 1)
+    claim, finish = loreg.local.maps.LocalMaps.claim, loreg.local.maps.LocalMaps.finish
+
+    def yank_first(maps: object, *arguments: object) -> list[MapChunk]:
+        exportable.yank("team/wide:v1")
+        return claim(maps, *arguments)
+
+    def yank_last(maps: object, *arguments: object) -> object:
+        exportable.yank("team/based:v1")
+        exportable.yank("team/a8:v1")
+        return finish(maps, *arguments)
+
+    monkeypatch.setattr("loreg.local.maps.LocalMaps.claim", yank_first)
+    monkeypatch.setattr("loreg.local.maps.LocalMaps.finish", yank_last)
+    report = exportable.map("export", ["team/*", "team/a8:v1"], profile=VLLM, processes=1)
+    assert (report.recorded, report.gone, report.failed) == (1, 2, ())
+    assert exported(exportable) == 1
+    assert [facts.probe for facts in exportable.facts("team/based:v1")] == ["check"]
+
+
 def test_content_that_was_deleted_for_good_is_not_made_again(exportable: Registry, tmp_path: Path):
     """A server takes it as it is, with the weights of a version that was deleted since."""
     chunk, task = claim(exportable)

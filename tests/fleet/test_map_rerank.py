@@ -13,7 +13,7 @@ from deployments import Deployment, Loreg
 from factories import train, write_base
 from fleet.conftest import ALPHAS
 from loreg import Registry, connect
-from loreg.entities import MapChunk, MapOptions, MapRun, MapSelection
+from loreg.entities import MapChunk, MapOptions, MapRun, MapSelection, Query
 from loreg.errors import UsageError
 from loreg.fleet.chunk import ChunkTask
 from loreg.fleet.worker_store import StorePlace
@@ -85,6 +85,36 @@ def test_what_was_made_is_known_and_nothing_is_made_of_it(several: Registry):
     assert [version.number for version in several.versions("team/a8-r2").items] == [2, 1]
 
 
+def test_two_adapters_do_not_get_one_name(several: Registry, adapters: dict[int, Path], database: Engine):
+    template = "small/{namespace}-{name}"
+    for alpha, name in ((10, "team/a-b"), (11, "team-a/b")):
+        several.push(adapters[alpha], name)
+    with pytest.raises(UsageError, match=r"of team/a-b and of team-a/b would both be called small/team-a-b") as refused:
+        several.map("rerank", "team*/*", rank=2, name=template, processes=1)
+    assert "--name" in refused.value.hint
+    with database.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM map_runs")).scalar() == 0
+    assert several.map("rerank", "team/*", rank=2, name=template, processes=1).recorded == 3
+    assert several.map("rerank", ["team/a-b", "team-a/b"], rank=2, name=SMALL, processes=1).recorded == 2
+
+
+@pytest.mark.parametrize("selection", ["*", Query(namespace="team")])
+def test_nothing_is_ever_made_of_what_it_made(several: Registry, selection: str | Query):
+    several.map("rerank", "*", rank=2, name=SMALL, processes=1)
+    report = several.map("rerank", selection, rank=2, name=SMALL, again=True, processes=1)
+    assert report.recorded == (3 if selection == "*" else 2)
+    assert {entry.adapter.name for entry in several.adapters().items} == {
+        *("a8", "a9", "wide"),
+        *("a8-r2", "a9-r2", "wide-r2"),
+    }
+
+
+def test_what_another_made_is_an_adapter_like_others(several: Registry):
+    several.map("rerank", "team/a8", rank=4, name="{namespace}/{name}-r4", processes=1)
+    assert several.map("rerank", "team/a8-r4", rank=2, name=SMALL, again=True, processes=1).recorded == 1
+    assert several.show("team/a8-r4-r2").version.number == 1
+
+
 def test_of_what_was_yanked_nothing_new_is_made_unless_it_is_named(several: Registry):
     several.yank("team/a9:v1")
     for selector in ("team/*", "team/a9"):
@@ -92,6 +122,15 @@ def test_of_what_was_yanked_nothing_new_is_made_unless_it_is_named(several: Regi
     assert {version.ref for version in several.search(namespace="team").items} == {"team/a8:v1", "team/a8-r2:v1"}
     assert several.map("rerank", "team/a9:v1", rank=2, name=SMALL, processes=1).recorded == 1
     assert several.map("spectra", "team/a9", processes=1).recorded == 1  # who only reads it, reads all
+
+
+def test_of_what_is_yanked_after_a_worker_has_it_nothing_new_is_recorded(several: Registry):
+    chunk, task = claim(several)
+    answer = task.run()
+    several.yank("team/a9:v1")
+    recorded = several.context.backend.upkeep().maps().finish(chunk, answer.facts, answer.made)
+    assert len(recorded or ()) == 2
+    assert {entry.adapter.name for entry in several.adapters().items} == {"a8", "a8-r2", "a9", "wide", "wide-r2"}
 
 
 def claim(registry: Registry) -> tuple[MapChunk, ChunkTask]:

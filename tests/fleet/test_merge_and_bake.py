@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from deployments import HISTORY, SCIENCE
 from factories import train
+from fleet.test_executor import StoppedError
 from loreg import Registry
 from loreg.adapters.structure import read_structure
 from loreg.baking.plan import outline_digest, sample_digest
@@ -62,6 +63,25 @@ def test_a_bake_is_the_same_to_the_last_bit(local_registry: Registry, tmp_path: 
     assert baked.changed > 0
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
     assert not list(tmp_path.glob(".*baking"))
+
+
+@pytest.mark.parametrize("verb", ["merge", "bake"])
+def test_who_waits_for_a_cluster_is_told_of_it_and_can_stop_it(local_registry: Registry, tmp_path: Path, verb: str):
+    """As a worker does whose job is cancelled."""
+    base = llama(tmp_path / "base", shard="60KB")
+    adapters = [adapt(base, tmp_path / name, seed, target_modules=ATTENTION) for seed, name in enumerate("ab")]
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what in ("merging on the cluster", "baking"):
+            assert done < total
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        if verb == "merge":
+            local_registry.merge(adapters, on="ray", progress=stop)
+        else:
+            local_registry.bake(adapters, base, tmp_path / "there", on="ray", progress=stop)
+    assert not list(tmp_path.glob("there"))
 
 
 def test_a_relative_base_is_found_by_the_workers(

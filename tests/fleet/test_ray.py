@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from sqlalchemy import Engine
 
@@ -19,12 +21,15 @@ from deployments import HISTORY, SCIENCE, Deployment
 from fleet import ray_clusters
 from fleet.probe_packages import install
 from fleet.ray_clusters import on_ray
+from fleet.test_executor import StoppedError, stop_once_begun
+from fleet.work_items import Endless
 from fleet.writes import list_writes, record_writes
 from loreg import Registry
 from loreg.entities import MapChunk, MergeOptions
-from loreg.errors import ConflictError, MissingExtraError, UnavailableError, UsageError
+from loreg.errors import ConflictError, LoregError, MissingExtraError, UnavailableError, UsageError
 from loreg.fleet.chunk import ChunkTask
-from loreg.fleet.ray_tasks import parse_cluster
+from loreg.fleet.executor import run_all
+from loreg.fleet.ray_tasks import RayExecutor, parse_cluster
 from loreg.fleet.worker_store import StorePlace
 from loreg.worker import Worker
 from services import SECRET_KEY
@@ -157,6 +162,24 @@ def test_a_bake_goes_on_without_the_node_that_is_killed(local_registry: Registry
     local_registry.bake([adapter], base, tmp_path / "here")
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
     assert not list(tmp_path.glob(".*baking"))
+
+
+@on_ray
+def test_what_a_node_does_not_have_is_named(cluster: Any, tmp_path: Path):
+    with pytest.raises(LoregError) as refused, contextlib.closing(RayExecutor(cluster.address)) as executor:
+        list(run_all(executor, [Endless(tmp_path)]))
+    assert refused.value.message.endswith("cannot do it: ModuleNotFoundError: No module named 'fleet'")
+
+
+@on_ray
+def test_what_is_given_up_ends_on_the_cluster(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    ray_clusters.replace_nodes(cluster)
+    with pytest.raises(StoppedError), contextlib.closing(RayExecutor(cluster.address)) as executor:
+        list(run_all(executor, [Endless(tmp_path)], stop_once_begun(tmp_path)))
+    (worker,) = tmp_path.iterdir()
+    psutil.wait_procs([psutil.Process(int(worker.name))] if psutil.pid_exists(int(worker.name)) else [], timeout=30)
+    assert not psutil.pid_exists(int(worker.name))
 
 
 def kill_node_when(cluster: Any, folder: Path, pattern: str) -> None:

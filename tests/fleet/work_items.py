@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,3 +36,14 @@ class Dying:
 class Failing:
     def run(self) -> LoregError:
         return MergeError("no such sum", hint="loreg merge --help")
+
+
+@dataclass(frozen=True)
+class Endless:
+    """Leaves the id of its process in a folder, and does not end."""
+
+    folder: Path
+
+    def run(self) -> None:
+        (self.folder / str(os.getpid())).touch()
+        time.sleep(1000)

@@ -99,3 +99,37 @@ def test_what_cannot_be_is_said_to_be_so(own: Site, fields: dict[str, str], stat
     assert number_of(own, "prod") == 1
     with pytest.raises(NotFoundError):
         own.behind.show("team/news:v7")
+
+
+def test_an_alias_that_moved_long_ago_is_shown_and_can_be_moved(own: Site):
+    """Details have the newest 1,000 moves of all aliases together."""
+    for i in range(1001):
+        own.behind.tag(f"team/news:v{1 + i % 2}", "nightly")
+    with own.visit("root") as client:
+        html = client.get("/team/news").text
+        assert "prod → v1" in html
+        assert "All moves" in html
+        assert move(client, form_token(html), seen=seen_on(html)).status_code == 303
+    assert number_of(own, "prod") == 2
+
+
+def test_of_many_aliases_the_last_that_moved_are_shown_first_and_each_can_be_moved(own: Site):
+    names = [f"{i:03}-{'a' * 80}" for i in range(100)]
+    for name in names:
+        own.behind.tag("team/news:v1", name)
+    with own.visit("root") as client:
+        html = client.get("/team/news").text
+        shown, _, more = html.partition("72 more aliases")
+        assert f"{names[-1]} → v1" in shown
+        assert f"{names[0]} → v1" in more
+        token, seen = form_token(html), seen_on(html)
+        for alias, number in ((names[-1], 1), (names[0], 1), ("prod", 1)):
+            assert move(client, token, alias=alias, seen=seen).status_code == 303, alias
+            assert number_of(own, alias) == 1 + number
+        own.behind.tag("team/news:v1", names[-1])
+        own.behind.tag("team/news:v2", names[-2])
+        assert move(client, token, alias=names[-2], version="1", seen=seen).status_code == 412
+
+
+def seen_on(html: str) -> str:
+    return html.partition('name="seen" value="')[2].partition('"')[0]

@@ -85,6 +85,16 @@ def test_one_more_is_found_by_a_word(site: Site, someone: Someone, has_scripts: 
     page.get_by_text("Add two versions or more").wait_for()
 
 
+def test_the_enter_key_adds_one_and_removes_nothing(site: Site, someone: Someone):
+    person = someone(site.endpoint)
+    person.sign_in(site.tokens["reader"])
+    page = person.go(path_of(SOURCES[:2]))
+    page.get_by_label("Add an adapter").fill(SOURCES[2])
+    with page.expect_navigation():
+        page.get_by_label("Add an adapter").press("Enter")
+    expect(page.locator(".sources li")).to_have_count(3)
+
+
 class TestDuplicates:
     @pytest.fixture
     def duplicated(self, tmp_path: Path) -> Iterator[tuple[Registry, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import stat
 import subprocess
@@ -88,6 +89,26 @@ def test_the_invitation_leads_to_the_page_and_holds_once(tmp_path: Path, someone
         again = httpx.get(url, headers=HTML)
         assert again.status_code == 401
         assert "Set-Cookie" not in again.headers or "Max-Age=0" in again.headers["Set-Cookie"]
+
+
+def test_what_the_pages_say_to_type_needs_no_server(tmp_path: Path, someone: Someone):
+    with shown(tmp_path, "team/science") as url:
+        person = someone(url.partition("/_/")[0])
+        person.page.goto(url)
+        person.page.get_by_role("heading", name="science v1").wait_for()
+        titles = [label.inner_text() for label in person.page.locator(".tabs > label").all()]
+        texts = [code.text_content() or "" for code in person.page.locator(".tabs code").all()]
+        for path in ("/start", "/admin", "/"):
+            texts += [code.text_content() or "" for code in person.go(path).locator("code").all()]
+    assert titles == ["PEFT", "vLLM", "loreg"]
+    assert not [text for text in texts if "127.0.0.1" in text or "/api/" in text]
+    environment = {**os.environ, "LOREG_HOME": str(tmp_path / "home")}
+    python, _, pull = (text.partition("model = ")[0] for text in texts[:3])
+    for number, command in enumerate(([sys.executable, "-c", python], [str(LOREG), *shlex.split(pull)[1:]])):
+        folder = tmp_path / f"folder{number}"
+        folder.mkdir()
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+        assert (folder / "science" / "adapter_config.json").is_file()
 
 
 def test_the_file_that_the_browser_is_given_is_the_persons_alone(tmp_path: Path):

@@ -53,6 +53,19 @@ def test_the_numbers_follow_the_slider(site: Site, someone: Someone):
     page.wait_for_url("**weight=0.71*rank=3*")
 
 
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_the_enter_key_asks_and_removes_nothing(site: Site, someone: Someone, has_scripts: bool):
+    person = someone(site.endpoint, java_script_enabled=has_scripts)
+    person.sign_in(site.tokens["reader"])
+    page = person.go(PATH + "&compute=1")
+    for label, value in (("Weight of team/science:v1", "0.9"), ("Rank of the result", "4"), ("Add an adapter", "qa")):
+        page.get_by_label(label).fill(value)
+        with page.expect_navigation():
+            page.get_by_label(label).press("Enter")
+        expect(page.get_by_label("Weight of team/science:v1")).to_have_value("0.9")
+        expect(page.get_by_label("Weight of lab/history:v1")).to_have_value("0.3")
+
+
 def test_the_form_does_the_same_without_javascript(site: Site, someone: Someone):
     person = someone(site.endpoint, java_script_enabled=False)
     person.sign_in(site.tokens["reader"])

@@ -45,6 +45,7 @@ PAGES = {
     lineage.LINEAGE: ("/team/news/v1/lineage", PRIVATE, ""),
     paths.SPECTRA: ("/team/news/v1/spectra", PRIVATE, "/api/v1/adapters/team/news/versions/v1/spectra"),
     static_files.PATH: ("", {}, ""),  # the same for everybody: test_static_files.py
+    static_files.ICON: ("/favicon.ico", EVERYBODY, ""),
     invitation.PATH: ("/_/invitation", dict.fromkeys(ROLES, 404), ""),
 }
 

@@ -65,6 +65,25 @@ def test_it_does_not_start_open_on_a_public_address(local: Loreg):
     )
 
 
+_WATCHES_IMPORTS = """
+import sys, threading
+class Watcher:
+    def find_spec(self, name, path=None, target=None):
+        if name == "sqlalchemy.ext.asyncio":
+            open({seen!r}, "a").write(repr([thread.name for thread in threading.enumerate()]))
+sys.meta_path.insert(0, Watcher())
+"""
+
+
+def test_sqlalchemy_is_whole_before_threads_use_it(postgres_and_s3: Deployment, tmp_path: Path):
+    """A thread that makes a statement while its engine for event loops is imported finds half of SQLAlchemy."""
+    seen = tmp_path / "seen"
+    (tmp_path / "sitecustomize.py").write_text(_WATCHES_IMPORTS.format(seen=str(seen)), encoding="utf-8")
+    with running(postgres_and_s3, "--allow-anonymous", PYTHONPATH=str(tmp_path)) as server:
+        assert httpx.get(f"{server.endpoint}/api/v1/adapters").status_code == 200
+    assert seen.read_text(encoding="utf-8") == "['MainThread']"
+
+
 def test_several_processes_answer_and_count_as_one(tmp_path: Path):
     deployment = Deployment(f"sqlite:///{tmp_path}/catalog.db", str(tmp_path / "store"))
     with running(deployment, "--processes", "2") as server:

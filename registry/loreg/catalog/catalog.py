@@ -122,16 +122,23 @@ class Catalog:
         with self.read() as tx:
             return admission.moved_to(tx)
 
+    def use_event_loop(self) -> None:
+        """Let :meth:`run_async` await PostgreSQL. Call this before threads use the catalog.
+
+        What it imports changes SQLAlchemy: a thread that makes a statement meanwhile finds half of it.
+        """
+        if self._engine.dialect.name == "postgresql":
+            self._async_engine = open_async(self._engine)
+
     async def run_async(self, call: Callable[[Unpack[A]], T], *arguments: *A) -> T:
         """Return what ``call`` returns, which uses this catalog and waits for nothing else; the event loop runs on.
 
-        PostgreSQL is awaited by the loop itself: handing the interpreter to a thread and back costs more than most
-        queries do. SQLite cannot be awaited: ``call`` runs in a thread. Only one event loop may call this.
+        PostgreSQL is awaited by the loop itself, after :meth:`use_event_loop`: handing the interpreter to a thread
+        and back costs more than most queries do. SQLite cannot be awaited: ``call`` runs in a thread. Only one event
+        loop may call this.
         """
-        if self._engine.dialect.name != "postgresql":
-            return await asyncio.to_thread(call, *arguments)
         if self._async_engine is None:
-            self._async_engine = open_async(self._engine)
+            return await asyncio.to_thread(call, *arguments)
         return await greenlet_spawn(call, *arguments)
 
     def upgrade(self) -> tuple[str | None, str]:

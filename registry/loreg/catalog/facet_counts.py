@@ -42,7 +42,7 @@ from loreg.refs import NO_NAMESPACE
 
 MAX_COUNTED = 2000  # versions, the newest that match: as many as are ranked
 TOTAL, CHECKED, FINDINGS = "versions", "checked", "findings"
-_MAX_VALUES = 10  # of each kind
+MAX_VALUES = 10  # of each kind
 _NO_RANGE: tuple[Label[float], ...] = tuple(cast(null(), Double()).label(name) for name in ("low", "high", "better"))
 Counts = Select[str, str, int, float, float, float]
 
@@ -96,7 +96,7 @@ def _select_counts(
     versions: ColumnElement[int] = func.count(),  # noqa: B008  a clause, which nothing changes
 ) -> Counts:
     counts = select(value.label("value"), versions.label("versions")).select_from(source)
-    top = counts.group_by(value).order_by(versions.desc(), value).limit(_MAX_VALUES).subquery()
+    top = counts.group_by(value).order_by(versions.desc(), value).limit(MAX_VALUES).subquery()
     return select(_text(kind), top.c.value, top.c.versions, *_NO_RANGE)
 
 
@@ -137,7 +137,7 @@ def _select_metrics(matching: CTE) -> Counts:
         .join(matching, matching.c.id == metric_table.c.version_id)
         .group_by(metric_table.c.name)
         .order_by(versions.desc(), metric_table.c.name)
-        .limit(_MAX_VALUES)
+        .limit(MAX_VALUES)
         .subquery()
     )
     return select(_text(FacetKind.METRIC), *top.c)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, and_, bindparam, exists, func, select
+from sqlalchemy import ColumnElement, Text, and_, bindparam, cast, exists, false, func, select
 from sqlalchemy.sql.selectable import ReturnsRows
 
 from loreg.catalog.near_names import resolve_terms
@@ -23,9 +24,22 @@ from loreg.selectors import Selector
 from loreg.suggestions import Suggestion
 
 _PAGE = 10_000  # versions
+_OF_MADE = "{}"  # what a probe that makes versions says of these: nothing, where it says of their sources what was lost
 
 #: The id of a version, and its bytes.
 SizedId = tuple[int, int]
+
+
+class _RunShape(NamedTuple):
+    """What decides of a run which versions it leaves out."""
+
+    again: bool
+    makes_exports: bool
+    makes_versions: bool
+
+
+def _shape_of(run: MapRun) -> _RunShape:
+    return _RunShape(run.again, bool(run.options.profile), bool(run.options.rank))
 
 
 def last_version_id(tx: Transaction) -> int:
@@ -59,17 +73,16 @@ def select_by_condition(
 ) -> Sequence[SizedId]:
     """Return a page of the versions that are to be probed, from behind the id ``after`` up to ``last``.
 
-    Those are the ones of which this release of the probe has said nothing, or could say nothing; or all ``again``.
+    Those are the ones of which this release of the probe has said nothing, or could say nothing; or all ``again``, but
+    for those that the probe itself made.
     """
     query = (
         select(version_table.c.id, version_table.c.bytes)
         .join(adapter_table, adapter_table.c.id == version_table.c.adapter_id)
-        .where(version_table.c.id > after, version_table.c.id <= last, condition)
+        .where(version_table.c.id > after, version_table.c.id <= last, condition, ~_is_left_out(_shape_of(wanted)))
         .order_by(version_table.c.id)
         .limit(_PAGE)
     )
-    if not wanted.again:
-        query = query.where(~_is_known(makes_exports=bool(wanted.options.profile)))
     return [(row.id, row.bytes) for row in tx.connection.execute(query, _values(wanted))]
 
 
@@ -81,32 +94,35 @@ def select_by_search(tx: Transaction, wanted: MapRun, query: Query, last: int) -
     order = Sort() if query.sort.by == SortKey.RELEVANCE else query.sort
     query = replace(query, sort=order, limit=_PAGE)
     shape, values = split_for(tx, query)
-    statement = _select_found(shape, tx.sees_all, makes_exports=bool(wanted.options.profile))
+    statement = _select_found(shape, tx.sees_all, _shape_of(wanted))
     rows = tx.select_compiled(statement, **values, **_values(wanted))
     if not rows and query.cursor is None:
         _refuse_unknown_names(resolve_terms(tx, query))
     cursor = encode(query.order, rows[-1][3:]) if len(rows) == _PAGE else None
-    return [(id_, size) for id_, size, known, *_ in rows if id_ <= last and (wanted.again or not known)], cursor
+    return [(id_, size) for id_, size, is_left_out, *_ in rows if id_ <= last and not is_left_out], cursor
 
 
 @functools.lru_cache(maxsize=64)
-def _select_found(shape: Query, sees_all: bool, *, makes_exports: bool) -> ReturnsRows:
-    """Select a page of versions, their bytes, whether the probe has said something of them, and their sort keys."""
+def _select_found(shape: Query, sees_all: bool, run: _RunShape) -> ReturnsRows:
+    """Select a page of versions, their bytes, whether they are left out, and their sort keys."""
     page = select_ids(shape, sees_all, _PAGE)
-    is_known = _is_known(makes_exports=makes_exports).label("known")
-    query = select(page.c.id, version_table.c.bytes, is_known, *sort_columns(page))
+    query = select(page.c.id, version_table.c.bytes, _is_left_out(run).label("left_out"), *sort_columns(page))
     return query.join(version_table, version_table.c.id == page.c.id)
 
 
-def _is_known(*, makes_exports: bool) -> ColumnElement[bool]:
-    """Return the condition that this release of the probe has said something of a version, whose export is there."""
-    is_said = exists().where(
-        fact_table.c.version_id == version_table.c.id,
-        fact_table.c.probe == bindparam("probe"),
-        fact_table.c.release == bindparam("release"),
-        fact_table.c.error == "",
-    )
-    if not makes_exports:
+def _is_left_out(run: _RunShape) -> ColumnElement[bool]:
+    """Return the condition that a version is not probed.
+
+    The probe made it, or this release has said something of it, and its export is there.
+    """
+    of_probe = (fact_table.c.version_id == version_table.c.id) & (fact_table.c.probe == bindparam("probe"))
+    is_readable = of_probe & (fact_table.c.error == "")
+    if run.again:
+        if not run.makes_versions:
+            return false()
+        return exists().where(is_readable, cast(fact_table.c.value, Text) == _OF_MADE)
+    is_said = exists().where(is_readable, fact_table.c.release == bindparam("release"))
+    if not run.makes_exports:
         return is_said
     is_there = exists().where(
         export_table.c.version_id == version_table.c.id, export_table.c.profile == bindparam("profile")
@@ -115,9 +131,8 @@ def _is_known(*, makes_exports: bool) -> ColumnElement[bool]:
 
 
 def _values(wanted: MapRun) -> dict[str, str]:
-    """Return the parameters of :func:`_is_known`."""
-    values = {"probe": wanted.probe, "release": wanted.release}
-    return {**values, "profile": wanted.options.profile} if wanted.options.profile else values
+    """Return the parameters of :func:`_is_left_out`; those that it does not have are not looked at."""
+    return {"probe": wanted.probe, "release": wanted.release, "profile": wanted.options.profile}
 
 
 def _refuse_unknown_names(matches: Sequence[TermMatch]) -> None:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from msgspec.structs import replace
-from sqlalchemy import and_, delete, func, insert, select, update
+from sqlalchemy import and_, delete, func, insert, or_, select, update
 
 from loreg.catalog import bases
 from loreg.catalog.schema import (
@@ -24,7 +24,8 @@ from loreg.catalog.schema import (
 from loreg.catalog.transaction import Transaction
 from loreg.entities import MapChunk, MapRun, ProbedVersion
 from loreg.manifest import File
-from loreg.refs import AdapterName
+from loreg.refs import AdapterName, Ref
+from loreg.selectors import parse_selector
 
 _PAGE = 10_000  # chunks in one statement
 _OPEN, _CLAIMED, _DONE, _SPLIT = "open", "claimed", "done", "split"
@@ -65,9 +66,12 @@ def begin(tx: Transaction, wanted: MapRun, last: int, chunks: Iterable[Sequence[
     return replace(wanted, id=run_id, versions=versions)
 
 
-def claim(tx: Transaction, run_id: int, limit: int) -> list[MapChunk]:
-    """Claim up to ``limit`` open chunks, and return them with the versions that are still there."""
-    is_open = (map_chunk_table.c.run_id == run_id) & (map_chunk_table.c.state == _OPEN)
+def claim(tx: Transaction, run: MapRun, limit: int) -> list[MapChunk]:
+    """Claim up to ``limit`` open chunks, and return them with the versions that are still to be probed.
+
+    Those are the ones that are there and, if something is made of them, not yanked unless the run names them.
+    """
+    is_open = (map_chunk_table.c.run_id == run.id) & (map_chunk_table.c.state == _OPEN)
     numbers = select(map_chunk_table.c.number).where(is_open).order_by(map_chunk_table.c.number).limit(limit)
     claimed = (
         update(map_chunk_table)
@@ -76,9 +80,9 @@ def claim(tx: Transaction, run_id: int, limit: int) -> list[MapChunk]:
         .returning(map_chunk_table)
     )
     rows = sorted(tx.connection.execute(claimed).all(), key=lambda row: row.number)
-    versions = _read_versions(tx, [version_id for row in rows for version_id in row.version_ids])
+    versions = _read_versions(tx, [version_id for row in rows for version_id in row.version_ids], run)
     return [
-        MapChunk(run_id, row.number, row.attempts, tuple(versions[i] for i in row.version_ids if i in versions))
+        MapChunk(run.id, row.number, row.attempts, tuple(versions[i] for i in row.version_ids if i in versions))
         for row in rows
     ]
 
@@ -110,12 +114,18 @@ def close(tx: Transaction, run_id: int) -> None:
     tx.connection.execute(update(map_run_table).where(map_run_table.c.id == run_id).values(finished_at=tx.at))
 
 
-def lock_present(tx: Transaction, version_ids: Collection[int]) -> dict[int, int]:
+def lock_present(
+    tx: Transaction, version_ids: Collection[int], *, unless_yanked: Collection[int] = ()
+) -> dict[int, int]:
     """Return those of the ids whose versions are there, and stay until the transaction ends, with their adapters' ids.
 
-    One that is being deleted at this moment counts as gone: nobody waits for the other.
+    One that is being deleted at this moment counts as gone: nobody waits for the other. So does a yanked one that is
+    among ``unless_yanked``.
     """
     query = select(version_table.c.id, version_table.c.adapter_id).where(version_table.c.id.in_(sorted(version_ids)))
+    if unless_yanked:
+        is_exempt = version_table.c.id.not_in(sorted(unless_yanked))
+        query = query.where(or_(version_table.c.yanked_at.is_(None), is_exempt))
     in_order = query.order_by(version_table.c.id).with_for_update(read=True, key_share=True, skip_locked=True)
     return {row.id: row.adapter_id for row in tx.connection.execute(in_order)}
 
@@ -150,8 +160,10 @@ def _selection_of(wanted: MapRun) -> dict[str, object]:
     return {**wanted.selection.to_document(), "again": wanted.again}
 
 
-def _read_versions(tx: Transaction, version_ids: Sequence[int]) -> dict[int, ProbedVersion]:
-    """Return the versions that are still there, by id, with their files and their bases."""
+def _read_versions(tx: Transaction, version_ids: Sequence[int], run: MapRun) -> dict[int, ProbedVersion]:
+    """Return the versions that are still to be probed, by id, with their files and their bases."""
+    selectors = (parse_selector(text).ref for text in run.selection.selectors)
+    named = [ref for ref in selectors if ref is not None and (ref.number or ref.digest)]
     files: dict[int, list[File]] = {}
     rows: list[Any] = []
     for ids in _batches(version_ids):
@@ -164,6 +176,7 @@ def _read_versions(tx: Transaction, version_ids: Sequence[int]) -> dict[int, Pro
                 version_table.c.number,
                 version_table.c.digest,
                 version_table.c.base_id,
+                version_table.c.yanked_at,
                 adapter_table.c.namespace,
                 adapter_table.c.name,
             )
@@ -172,16 +185,20 @@ def _read_versions(tx: Transaction, version_ids: Sequence[int]) -> dict[int, Pro
         )
         rows += tx.connection.execute(query)
     of_ids = bases.find_all(tx, {row.base_id for row in rows if row.base_id is not None})
-    return {
-        row.id: ProbedVersion(
-            row.id,
-            f"{AdapterName(row.namespace, row.name)}:v{row.number}",
-            row.digest,
-            tuple(files[row.id]),
-            of_ids.get(row.base_id),
-        )
-        for row in rows
-    }
+    versions = {}
+    for row in rows:
+        ref = Ref(AdapterName(row.namespace, row.name), number=row.number)
+        is_named = any(_is_same(selector, ref, row.digest) for selector in named)
+        if row.yanked_at is None or is_named or not run.makes_something:
+            base = of_ids.get(row.base_id)
+            versions[row.id] = ProbedVersion(row.id, str(ref), row.digest, tuple(files[row.id]), base, is_named)
+    return versions
+
+
+def _is_same(selector: Ref, ref: Ref, digest: str) -> bool:
+    """Return whether a selector with a number or a digest means the version ``ref`` of that digest."""
+    is_number = selector.number in (None, ref.number)
+    return selector.adapter == ref.adapter and is_number and digest.startswith(selector.digest or "")
 
 
 def _batches(ids: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -11,13 +11,17 @@ from loreg.value import Value
 
 
 class ProbedVersion(Value, frozen=True):
-    """A version that is to be probed: the id of its row, its ref and digest, its files, and its base if it is known."""
+    """A version that is to be probed: the id of its row, its ref and digest, its files, and its base if it is known.
+
+    With ``is_named`` its number or digest was typed: then something is made of it although it is yanked.
+    """
 
     id: int
     ref: str
     digest: str
     files: tuple[File, ...]
     base: BaseModel | None = None
+    is_named: bool = False
 
 
 class NewExport(Value, frozen=True):
@@ -91,7 +95,7 @@ class MapRun(Value, frozen=True):
 class MapChunk(Value, frozen=True):
     """Some versions of a run that one process probes at once, for the ``attempts``-th time.
 
-    Those that were deleted since the run began are not among them.
+    Those that were deleted since the run began are not among them, nor those that were yanked if something is made.
     """
 
     run_id: int
@@ -104,8 +108,8 @@ class MapReport(Value, frozen=True):
     """What came of a run: how many versions it was over, and of how many of them the probe said something now.
 
     ``failed`` are the first hundred of which it could say nothing, each with the reason, and ``gone`` those that were
-    deleted meanwhile. ``retries`` counts chunks that were begun once more, for their process ended, or a
-    collection took from the store what it had made.
+    deleted meanwhile, or yanked if something is made. ``retries`` counts chunks that were begun once more, for their
+    process ended, or a collection took from the store what it had made.
     """
 
     run: MapRun

@@ -104,7 +104,7 @@ class ShardsOnWorkers:
         folders = (self.model.path.resolve(), growing.resolve(), shards.resolve())
         work = [ShardWork(*folders, name, self.total, outline, sample_digest(plan.shards[name])) for name in names]
         with contextlib.closing(self.open_executor()) as executor:
-            for _, size in run_all(executor, work):
+            for _, size in run_all(executor, work, on_wait=lambda: on_bytes(0)):
                 on_bytes(size)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum, auto
 from typing import Any, Protocol, TypeVar
 
@@ -11,6 +11,7 @@ from loreg.errors import LoregError
 
 _MAX_DEATHS = 3  # of workers that had the same task
 _MAX_LOSSES = 10  # of the same task, with workers or machines
+PATIENCE = 1.0  # seconds after which whoever waits is asked whether to go on
 
 AnyWorkItem = TypeVar("AnyWorkItem", bound="WorkItem")
 
@@ -42,7 +43,10 @@ class Executor(Protocol[AnyWorkItem]):
         ...
 
     def wait(self) -> Sequence[tuple[AnyWorkItem, Any]]:
-        """Wait until something happened; return the tasks that ended, each with its answer, or why it is lost."""
+        """Wait until something happened, for a second at most once there are workers.
+
+        Return the tasks that ended, each with its answer, or why it is lost.
+        """
         ...
 
     def close(self) -> None:
@@ -50,24 +54,30 @@ class Executor(Protocol[AnyWorkItem]):
         ...
 
 
-def run_all(executor: Executor[AnyWorkItem], tasks: Iterable[AnyWorkItem]) -> Iterator[tuple[AnyWorkItem, Any]]:
+def run_all(
+    executor: Executor[AnyWorkItem], tasks: Iterable[AnyWorkItem], on_wait: Callable[[], None] = lambda: None
+) -> Iterator[tuple[AnyWorkItem, Any]]:
     """Run tasks, and yield each with its answer when it ended; one that was lost is begun again.
 
-    Raises the first LoregError that is an answer, and LoregError for a task that three workers ended with.
+    ``on_wait`` is called each second, and raises what is to stop it. Raises the first LoregError that is an answer, and
+    LoregError for a task that three workers ended with.
     """
-    for task, answer in run_each(executor, tasks):
+    for task, answer in run_each(executor, tasks, on_wait=on_wait):
         if isinstance(answer, LoregError):
             raise answer
         yield task, answer
 
 
 def run_each(
-    executor: Executor[AnyWorkItem], tasks: Iterable[AnyWorkItem], limit: int | None = None
+    executor: Executor[AnyWorkItem],
+    tasks: Iterable[AnyWorkItem],
+    limit: int | None = None,
+    on_wait: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[AnyWorkItem, Any]]:
     """Run tasks, ``limit`` at once, and yield each with its answer when it ended; one that was lost is begun again.
 
-    Of ``tasks`` no more are taken than there is room for. A LoregError is the answer of a task that three workers ended
-    with, or that was lost ten times in all.
+    Of ``tasks`` no more are taken than there is room for; ``on_wait`` is called each second. A LoregError is the answer
+    of a task that three workers ended with, or that was lost ten times in all.
     """
     new, again = iter(tasks), deque[AnyWorkItem]()
     losses: dict[int, Counter[Lost]] = {}
@@ -81,6 +91,7 @@ def run_each(
             in_flight += 1
         if not in_flight:
             return
+        on_wait()
         for task, answer in executor.wait():
             in_flight -= 1
             if isinstance(answer, Lost):

@@ -17,7 +17,7 @@ from typing import Any
 
 from loreg.errors import LoregError
 from loreg.fleet.environment import ONE_THREAD, set_environment
-from loreg.fleet.executor import AnyWorkItem, Executor, Lost, WorkItem
+from loreg.fleet.executor import PATIENCE, AnyWorkItem, Executor, Lost, WorkItem
 
 _READY = "ready"
 _STARTS = 60.0  # seconds in which a process says that it is there
@@ -62,13 +62,14 @@ class ProcessExecutor(Executor[AnyWorkItem]):
             worker.connection.send(task)
 
     def wait(self) -> Sequence[tuple[AnyWorkItem, Any]]:
-        """Wait until some task ended, or a process that takes the place of one that ended is there.
+        """Wait until some task ended, or a process that takes the place of one that ended is there; or a second.
 
         Raises LoregError if processes do not start.
         """
         expected = [worker for worker in self._workers if worker.task is not None or not worker.is_ready]
         is_starting = not any(worker.is_ready for worker in expected)
-        if not (ready := wait([worker.connection for worker in expected], _STARTS if is_starting else None)):
+        ready = wait([worker.connection for worker in expected], _STARTS if is_starting else PATIENCE)
+        if is_starting and not ready:
             raise _not_started_error()
         ended: list[tuple[Any, Any]] = []
         for number, worker in enumerate(self._workers):

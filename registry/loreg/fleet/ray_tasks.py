@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from loreg.errors import LoregError, MissingExtraError, UnavailableError, UsageError
 from loreg.fleet.environment import ONE_THREAD, set_environment
-from loreg.fleet.executor import AnyWorkItem, Executor, Lost, WorkItem
+from loreg.fleet.executor import PATIENCE, AnyWorkItem, Executor, Lost, WorkItem
 
 SCHEME = "ray"
 _PORT = 6379
@@ -100,9 +100,9 @@ class RayExecutor(Executor[AnyWorkItem]):
         self._tasks[self._run.remote(task)] = task
 
     def wait(self) -> Sequence[tuple[AnyWorkItem, Any]]:
-        """Wait until some task ended, its node with it or not."""
+        """Wait until some task ended, its node with it or not; or a second."""
         try:
-            ready, _ = self._ray.wait(list(self._tasks), num_returns=1)
+            ready, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=PATIENCE)
             return [(self._tasks.pop(reference), self._answer(reference)) for reference in ready]
         except (ConnectionError, self._ray.exceptions.RaySystemError) as error:
             raise UnavailableError(
@@ -146,7 +146,7 @@ class RayExecutor(Executor[AnyWorkItem]):
             return Lost.MACHINE  # Ray ends a worker where others take the memory, too
         except exceptions.RayError as error:
             raise LoregError(
-                f"a node of the cluster cannot do it: {_first_line(error)}",
+                f"a node of the cluster cannot do it: {_reason(error)}",
                 hint="pip install the loreg of this machine on every node, and the packages that are used there",
             ) from error
 
@@ -220,6 +220,14 @@ def _local_environment(stack: contextlib.ExitStack) -> Mapping[str, str]:
         **_LOOPBACK, **_QUIET, **ONE_THREAD,
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": folder,
     }  # fmt: skip
+
+
+def _reason(error: Exception) -> str:
+    """Return what a task raised, or the last line of what Ray says: what comes before are the calls that led there."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, Exception) and not hasattr(cause, "traceback_str"):
+        return f"{type(cause).__name__}: {_first_line(cause)}"
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
 
 
 def _first_line(error: BaseException) -> str:

@@ -36,14 +36,14 @@ def sketch_adapter(structure: AdapterStructure) -> Sketch:
     of which a number is not finite as a 32-bit float, has no vector.
     """
     total, energy = np.zeros(PROBES), 0.0
-    with one_blas_thread(), open_factors(structure) as file:
+    with one_blas_thread(), open_factors(structure) as file, np.errstate(over="ignore", invalid="ignore"):
         modules = file.modules
         for name in modules:
             factors = file.read(name)
             for matrix, (b, a) in enumerate(zip(factors.b, factors.a, strict=True)):
                 left, right = project(b, name, "out", matrix), project(a.T, name, "in", matrix)
                 total += factors.scale * np.einsum("kr,kr->k", left, right)
-                energy += factors.scale**2 * float(((b.T @ b) * (a @ a.T)).sum())
+                energy += factors.scale * factors.scale * float(((b.T @ b) * (a @ a.T)).sum())
     norm = math.sqrt(max(energy, 0.0))
     data = digest_of_data(structure.weights)
     with np.errstate(over="ignore"):

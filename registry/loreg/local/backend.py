@@ -358,6 +358,11 @@ class LocalBackend(Backend):
         with self.catalog.read(self._access) as tx:
             return list_words(tx)
 
+    def current_aliases(self, adapter: AdapterName) -> dict[str, int]:
+        """Return the number of the version that each alias of an adapter means. Raises NotFoundError."""
+        with self.catalog.read(self._access) as tx:
+            return aliases.list_aliases(tx, versions.find_adapter_id(tx, adapter))
+
     def metric_history(
         self, measured: Mapping[AdapterName, Metric], around: Mapping[AdapterName, int]
     ) -> dict[AdapterName, list[tuple[int, float]]]:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from loreg.catalog import Catalog, Transaction, blobs, exports, maps, versions
 from loreg.catalog.version_details import version_details
 from loreg.entities import Access, Commit, Committed, MapChunk, NewExport, NewFacts
-from loreg.errors import CollectedError, LoregError, UnavailableError
+from loreg.errors import CollectedError, LoregError, NotFoundError, UnavailableError
 from loreg.local.commit import ParsedCommit
 from loreg.local.facts import record_all_facts, record_facts
 from loreg.local.reference_writes import write_references
@@ -106,14 +106,18 @@ class MadeFiles:
     def _lock(self, tx: Transaction) -> Mapping[int, int]:
         """Lock all adapters, then all versions, then all blobs, each in one order; return the versions that are there.
 
-        Each has the id of its adapter.
+        Each has the id of its adapter. Raises _RefusedError for what was made of one that is not there any more: with
+        the transaction the name of its adapter is rolled back, which is there without a version.
         """
         accepted = {version_id: item for version_id, item in self._made.items() if version_id not in self._refused}
         for adapter in sorted({item.adapter for item in accepted.values() if isinstance(item, Commit)}, key=str):
             versions.lock_adapter_name(tx, adapter, make=True)
-        present = maps.lock_present(tx, self._facts.keys())
-        items = [item for version_id, item in accepted.items() if version_id in present]
-        blobs.record(tx, {file.sha256: file.size for item in items for file in item.manifest.files})
+        unnamed = [version.id for version in self._chunk.versions if not version.is_named]
+        present = maps.lock_present(tx, self._facts.keys(), unless_yanked=unnamed)
+        for version_id in accepted.keys() - present.keys():
+            gone = f"{self._sources[version_id]} was deleted or yanked"
+            raise _RefusedError(version_id, NotFoundError(gone, hint=f"loreg ls {self._sources[version_id].adapter}"))
+        blobs.record(tx, {file.sha256: file.size for item in accepted.values() for file in item.manifest.files})
         return present
 
     def _record_one(self, tx: Transaction, commits: CommitRecorder, adapter_id: int, version_id: int) -> NewFacts:

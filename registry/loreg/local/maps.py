@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 
 from msgspec.structs import replace
 
-from loreg.catalog import Catalog, map_selection, maps
+from loreg.catalog import Catalog, map_names, map_selection, maps
 from loreg.catalog.map_selection import SizedId
 from loreg.entities import Access, Commit, MapChunk, MapRun, NewExport, NewFacts, Query
-from loreg.errors import UnderWayError
+from loreg.errors import UnderWayError, UsageError
 from loreg.local.facts import record_all_facts
 from loreg.local.loading import with_findings_of_server
 from loreg.local.made_files import CommitRecorder, MadeFiles
@@ -40,14 +40,16 @@ class LocalMaps(Maps):
                 return run
         with self._catalog.read(self._access) as tx:
             last = map_selection.last_version_id(tx)
-        sizes = sorted(dict(self._select(wanted, last)).items())
+        sizes = dict(self._select(wanted, last))
+        if wanted.options.name:
+            self._refuse_shared_name(wanted.options.name, sizes)
         with self._catalog.write(self._access) as tx:
             most = _MAX_MADE if wanted.makes_something else _MAX_VERSIONS
-            return maps.begin(tx, wanted, last, _cut(sizes, most, reads_weights=reads_weights))
+            return maps.begin(tx, wanted, last, _cut(sorted(sizes.items()), most, reads_weights=reads_weights))
 
     def claim(self, run: MapRun, limit: int) -> list[MapChunk]:
         with self._catalog.write(self._access) as tx:
-            return maps.claim(tx, run.id, limit)
+            return maps.claim(tx, run, limit)
 
     def finish(
         self,
@@ -93,6 +95,17 @@ class LocalMaps(Maps):
                     break
                 yield from page
                 after = page[-1][0]
+
+    def _refuse_shared_name(self, template: str, selected: Container[int]) -> None:
+        """Raise UsageError if the template means one adapter for what is made of two."""
+        with self._catalog.read(self._access) as tx:
+            shared = map_names.find_shared_name(tx, template, selected)
+        if shared is not None:
+            name, one, other = shared
+            raise UsageError(
+                f"what is made of {one} and of {other} would both be called {name.removeprefix('/')}",
+                hint="--name '{namespace}/{name}-r8', or select one of them",
+            )
 
     def _search(self, wanted: MapRun, query: Query, last: int) -> Iterator[SizedId]:
         cursor: str | None = None

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from loreg.algebra.canonical import canonicalize
 from loreg.algebra.factors import Factors, stack
-from loreg.algebra.frames import frame_stack
+from loreg.algebra.frames import FramedStack, frame_stack
 from loreg.entities import AdapterSimilarity, Progress, no_progress
+from loreg.errors import MergeError
 from loreg.merging.compatibility import require_mergeable
 from loreg.merging.device import explain_out_of_memory
 from loreg.merging.inputs import MergeInput
 from loreg.merging.pair_sums import ROUNDING, PairSums, make_similarity, sample_entries
-from loreg.merging.sources import open_sources
+from loreg.merging.sources import OpenSource, open_sources
 from loreg.merging.work_items import plan_work
 
 
@@ -38,7 +39,7 @@ def compare(
             for module in item.modules:
                 factors = {t: sources[t].factors(module, torch.device(device)) for t in item.positions}
                 for i, j in combinations(item.positions, 2):
-                    _add(sums[i, j], factors[i], factors[j], module)
+                    _add(sums[i, j], factors[i], factors[j], module, (sources[i], sources[j]))
             progress("comparing", done, len(items))
         return [make_similarity(labels[i], labels[j], sums[i, j]) for i, j in combinations(range(len(inputs)), 2)]
 
@@ -58,7 +59,7 @@ def compare_modules(
         for done, module in enumerate(shared, 1):
             pair = [source.factors(module, cpu) for source in (x, y)]
             if pair[0].shape == pair[1].shape:
-                gram = frame_stack(stack(pair)).gram().sum(0)
+                gram = _add_up(frame_stack(stack(pair)), module, (x, y))
                 norms = math.sqrt(float(gram[0, 0])), math.sqrt(float(gram[1, 1]))
                 cosine = float(gram[0, 1]) / (norms[0] * norms[1]) if all(norms) else None
                 numbers[module] = None if cosine is None else max(-1.0, min(1.0, cosine)), *norms
@@ -79,7 +80,8 @@ def inner_products(inputs: Sequence[MergeInput], *, device: str = "cpu", progres
             places = torch.tensor(item.positions)
             for module in item.modules:
                 factors = [sources[t].factors(module, torch.device(device)) for t in item.positions]
-                products[places.unsqueeze(-1), places] += frame_stack(stack(factors)).gram().sum(0).cpu()
+                owners = [sources[t] for t in item.positions]
+                products[places.unsqueeze(-1), places] += _add_up(frame_stack(stack(factors)), module, owners).cpu()
             progress("comparing", done, len(items))
     return products
 
@@ -98,10 +100,24 @@ def largest_difference(before: MergeInput, after: MergeInput) -> float:
     return largest
 
 
-def _add(sums: PairSums, x: Factors, y: Factors, module: str) -> None:
+def _add_up(framed: FramedStack, module: str, sources: Sequence[OpenSource]) -> Tensor:
+    """Return the inner products (T, T) of a module's deltas. Raises MergeError if they are not finite."""
+    gram = framed.gram().sum(0)
+    if not gram.isfinite().all():
+        for source in sources:
+            source.refuse_non_finite(module)
+        raise MergeError(
+            f"{' and '.join(source.input.label for source in sources)} cannot be compared: the deltas of {module} have "
+            "numbers that float64 cannot square",
+            hint="train again with a lower learning rate, or take an earlier checkpoint",
+        )
+    return gram
+
+
+def _add(sums: PairSums, x: Factors, y: Factors, module: str, sources: Sequence[OpenSource]) -> None:
     pair = frame_stack(stack([x, y]))
     # inner products
-    gram = pair.gram().sum(0)
+    gram = _add_up(pair, module, sources)
     sums.modules += 1
     sums.inner += float(gram[0, 1])
     sums.x += float(gram[0, 0])

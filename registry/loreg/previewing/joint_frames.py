@@ -34,6 +34,7 @@ from loreg.identity.factors import FactorFile
 Array = NDArray[Any]
 #: Coordinates that are kept at most.
 MAX_COORDINATES = 64
+_MAX_SQUARE = 1e290  # of the norm of a delta: many of them can be added
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _reduce(files: Sequence[FactorFile], labels: Sequence[str], kind: ModuleKind
 def read_balanced(file: FactorFile, label: str, name: str) -> tuple[Array, Array]:
     """Return the factors ``b (E, out, r)`` and ``a (E, r, in)`` of a module, with the root of its scale in each.
 
-    ``label`` names the adapter. Raises MergeError for numbers that are not finite.
+    ``label`` names the adapter. Raises MergeError for numbers that are not finite, or too large for a sum of squares.
     """
     part = file.read(name)
     if not (np.isfinite(part.b).all() and np.isfinite(part.a).all()):
@@ -141,7 +142,15 @@ def read_balanced(file: FactorFile, label: str, name: str) -> tuple[Array, Array
             hint="train again with a lower learning rate, or merge an earlier checkpoint",
         )
     root = abs(part.scale) ** 0.5  # so that no side is much larger
-    return np.sign(part.scale) * root * part.b, root * part.a
+    b, a = np.sign(part.scale) * root * part.b, root * part.a
+    with np.errstate(over="ignore", invalid="ignore"):
+        most = float(np.square(b).sum()) * float(np.square(a).sum())
+    if not most <= _MAX_SQUARE:
+        raise MergeError(
+            f"{label} cannot be compared or merged: the delta of module {name} has numbers that float64 cannot square",
+            hint="train again with a lower learning rate, or merge an earlier checkpoint",
+        )
+    return b, a
 
 
 def source_blocks(ranks: Sequence[int]) -> Array:

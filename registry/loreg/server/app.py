@@ -42,6 +42,7 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.catalog.use_event_loop()
         async with periodic_cleanup(service), app.state.event_hub.running(), deliver_to_webhooks(service):
             yield
         await service.catalog.aclose()

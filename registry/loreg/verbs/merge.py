@@ -86,7 +86,7 @@ def merge(
         if cluster is None:
             merged = blend(opened, recipe, initials, base, calibration, device, progress)
         else:
-            merged = _blend_on(cluster, merge_inputs(opened, initials, base), recipe, calibration, device)
+            merged = _blend_on(cluster, merge_inputs(opened, initials, base), recipe, calibration, device, progress)
         made_by = Provenance(recipe.sources, merged.recipe.to_json(), merged.certificate)
         notes = (*describe_sources(opened), *base_notes, *describe_shared_modules(structures, labels), *merged.notes)
         result = MergeResult(made_by, notes, spectra=merged.sigmas)
@@ -159,14 +159,19 @@ def blend(
 
 
 def _blend_on(
-    cluster: str, inputs: Sequence[MergeInput], recipe: Recipe, calibration: Path | str | None, device: str
+    cluster: str,
+    inputs: Sequence[MergeInput],
+    recipe: Recipe,
+    calibration: Path | str | None,
+    device: str,
+    progress: Progress,
 ) -> MergedAdapter:
     """Merge as :func:`blend` does, on a machine of a cluster: one with a GPU if the device is one."""
     work = carry_merge(inputs, recipe, device, Path(calibration) if calibration is not None else None)
     executor: RayExecutor[MergeWork] = RayExecutor(cluster, gpus=int(device.startswith("cuda")))
     with contextlib.closing(executor):
         executor.require_capacity()
-        ((_, merged),) = run_all(executor, [work])
+        ((_, merged),) = run_all(executor, [work], on_wait=lambda: progress("merging on the cluster", 0, 1))
         return merged  # type: ignore[no-any-return]
 
 

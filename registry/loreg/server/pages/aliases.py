@@ -16,16 +16,31 @@ from loreg.server.pages.visitor import PageRoute, get_visitor
 routes = APIRouter(include_in_schema=False, route_class=PageRoute)
 MOVE = "/_/alias-move"
 _MAX_LENGTH = 4096
+_CUT = "…"
 
 
 def write_seen(aliases: Sequence[tuple[str, int]]) -> str:
-    """Return what the form holds of the aliases as its page shows them: who sends it moves none that moved since."""
-    return " ".join(f"{alias}={number}" for alias, number in aliases)
+    """Return what the form holds of the aliases as its page shows them: who sends it moves none that moved since.
+
+    Where they are too many the first are in it, and it ends so that :func:`_find_expected` knows.
+    """
+    text = ""
+    for alias, number in aliases:
+        pair = f"{alias}={number} "
+        if len(text) + len(pair) + len(_CUT) > _MAX_LENGTH:
+            return text + _CUT
+        text += pair
+    return text.rstrip()
 
 
-def _read_seen(text: str) -> dict[str, int]:
-    pairs = (pair.partition("=") for pair in text.split())
-    return {alias: int(number) for alias, _, number in pairs if number.isdecimal() and len(number) < 10}
+def _find_expected(seen: str, alias: str) -> int | None:
+    """Return the number that the alias meant on the page, 0 for none, None if the page had no place for it."""
+    pairs = seen.split()
+    for pair in pairs:
+        name, _, number = pair.partition("=")
+        if name == alias and number.isdecimal() and len(number) < 10:
+            return int(number)
+    return None if pairs[-1:] == [_CUT] else 0
 
 
 @routes.post(MOVE)
@@ -39,5 +54,5 @@ async def move(request: Request) -> Response:
         raise UsageError(f"expected a version's number, got {version!r}", hint="loreg tag --help")
     named, chosen = parse_adapter_name(adapter), parse_alias(alias)
     ref = Ref(named, number=int(version))
-    await run_in_threadpool(visitor.backend.local.tag, ref, chosen, _read_seen(seen).get(chosen, 0), reason)
+    await run_in_threadpool(visitor.backend.local.tag, ref, chosen, _find_expected(seen, chosen), reason)
     return RedirectResponse(page_path(named), 303)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 
-from loreg.entities import Query
+from loreg.entities import Comparison, MetricCondition, Query
+from loreg.server.pages.templating import format_number
 
 
 def command(*words: str) -> str:
@@ -19,8 +20,8 @@ def search_command(query: Query, sort: str, best: str) -> str:
         *(("--task", task) for task in query.tasks),
         *([("--base", query.base)] if query.base else []),
         *(("--module", module) for module in query.modules),
-        *(("--rank", _shorten(str(rank))) for rank in query.ranks),
-        *(("--metric", _shorten(str(condition))) for condition in query.metrics),
+        *(("--rank", _write_comparison(rank)) for rank in query.ranks),
+        *(("--metric", _write_condition(condition)) for condition in query.metrics),
         *(("--label", f"{key}={value}") for key, value in query.labels),
         *([("--namespace", query.namespace)] if query.namespace else []),
         *([("--author", query.author)] if query.author else []),
@@ -33,6 +34,12 @@ def search_command(query: Query, sort: str, best: str) -> str:
     return command(*words, *(["--all-versions"] if query.all_versions else []))
 
 
-def _shorten(comparison: str) -> str:
-    """Return ``>=8`` for ``>=8.0``: what a number is written like."""
-    return comparison.removesuffix(".0").replace(".0@", "@")
+def _write_condition(condition: MetricCondition) -> str:
+    dataset, split = condition.dataset, condition.split
+    where = (f"@{dataset}" if dataset else "") + (f":{split}" if split else "")
+    return f"{condition.name}{_write_comparison(condition.comparison)}{where}"
+
+
+def _write_comparison(comparison: Comparison) -> str:
+    """Return ``>=8`` where the number is 8.0."""
+    return f"{comparison.operator}{format_number(comparison.value)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter, Request, Response
@@ -136,7 +137,8 @@ def _compare_metric(name: str, before: Metric | None, after: Metric | None) -> M
         return MetricChange(name, a, b)
     is_better = (change > 0) == after.higher_is_better
     word, mark = ("better", "good") if is_better else ("worse", "bad")
-    return MetricChange(name, a, b, f"{change:+.3g}", word, mark)
+    shown = f"{change:+.3g}" if math.isfinite(change) else ""
+    return MetricChange(name, a, b, shown, word, mark)
 
 
 def _compare_facts(a: Version, b: Version) -> tuple[FieldDiff, ...]:

@@ -6,11 +6,13 @@ To count takes ten times as long as to search, so the list of what was found doe
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 
+from loreg.catalog.facet_counts import MAX_VALUES
 from loreg.entities import FacetCount, FacetKind, Facets, MetricCondition, MetricRange, Query
 from loreg.server.pages.browse import FACETS, ONE, Pairs, parse_query, read_pairs, replace_pair
 from loreg.server.pages.commands import search_command
@@ -30,6 +32,7 @@ _TITLES = {
     FacetKind.METRIC: "Best by metric",
 }
 _STEPS = 100  # about as many as a slider has
+_MAX_POWER = 300  # of ten, that a step is
 
 
 class FacetLink(Value, frozen=True):
@@ -63,6 +66,7 @@ class FacetsView(Value, frozen=True):
     metrics: tuple[MetricSlider, ...]
     hidden: tuple[tuple[str, str], ...]
     results_path: str
+    max_values: int = MAX_VALUES
 
 
 @routes.api_route(FACETS, methods=["GET", "HEAD"])
@@ -103,18 +107,29 @@ def _build_sliders(facets: Facets, query: Query, best: str) -> tuple[MetricSlide
 
 
 def _build_slider(metric: MetricRange, condition: MetricCondition | None, is_chosen: bool) -> MetricSlider:
-    spread = (metric.high - metric.low) or abs(metric.low) or 1.0
-    step = 10.0 ** math.floor(math.log10(spread / _STEPS))
+    power = _choose_power(metric.low, metric.high)
+    step = 10.0**power
     direction = ">=" if metric.higher_is_better else "<="
     return MetricSlider(
         name=metric.name,
-        low=math.floor(metric.low / step) * step,
-        high=math.ceil(metric.high / step) * step,
+        low=min(_to_float(math.floor(metric.low / step), power), metric.low),
+        high=max(_to_float(math.ceil(metric.high / step), power), metric.high),
         step=step,
         operator=str(condition.comparison.operator) if condition is not None else direction,
         bound=condition.comparison.value if condition is not None else None,
         is_chosen=is_chosen,
     )
+
+
+def _choose_power(low: float, high: float) -> int:
+    """Return the power of ten of which about :data:`_STEPS` lie between two numbers."""
+    half = high / 2 - low / 2 or abs(low) / 2 or 1.0  # the whole may be more than a float holds
+    return min(max(math.floor(math.log10(half) - math.log10(_STEPS / 2)), -_MAX_POWER), _MAX_POWER)
+
+
+def _to_float(steps: int, power: int) -> float:
+    """Return so many steps as the decimal number that they are."""
+    return min(max(float(f"{steps}e{power}"), -sys.float_info.max), sys.float_info.max)
 
 
 def _link_facets(facets: Facets, pairs: Pairs) -> tuple[tuple[str, tuple[FacetLink, ...]], ...]:

@@ -10,6 +10,7 @@ from starlette.datastructures import QueryParams
 
 from loreg.errors import UsageError
 from loreg.server.pages.commands import command
+from loreg.server.pages.templating import format_number
 from loreg.value import Value
 
 PATH = "/merge"
@@ -31,7 +32,7 @@ class MergeQuestion(Value, frozen=True):
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """The question as a query."""
-        weights = [("weight", f"{weight:g}") for weight in self.weights]
+        weights = [("weight", format_number(weight)) for weight in self.weights]
         return [
             *(("source", source) for source in self.sources),
             *weights,
@@ -42,7 +43,7 @@ class MergeQuestion(Value, frozen=True):
     @property
     def arguments(self) -> list[str]:
         """The question as arguments of ``loreg merge``."""
-        weights = ["--weights", ",".join(f"{weight:g}" for weight in self.weights)]
+        weights = ["--weights", ",".join(format_number(weight) for weight in self.weights)]
         method = ["--method", self.method] if self._other_method else []
         return [*self.sources, *weights, *method, *(["--rank", str(self.rank)] if self.rank else [])]
 

@@ -20,6 +20,8 @@ _MEDIA_TYPES = {
     ".txt": "text/plain; charset=utf-8",
 }
 PATH = "/_/{digest}/{name}"
+#: Where a browser looks for the icon of what is no page, as of JSON.
+ICON = "/favicon.ico"
 routes = APIRouter(include_in_schema=False)
 
 
@@ -59,3 +61,10 @@ async def static(digest: str, name: str, request: Request) -> Response:
     if "gzip" in request.headers.get("Accept-Encoding", ""):
         return Response(file.compressed, 200, {**headers, "Content-Encoding": "gzip"}, file.media_type)
     return Response(file.content, 200, headers, file.media_type)
+
+
+@routes.api_route(ICON, methods=["GET", "HEAD"])
+async def icon() -> Response:
+    """Send the icon."""
+    file = read_static_file("favicon.svg")
+    return Response(file.content, 200, {"Cache-Control": "public, max-age=86400"}, file.media_type)

@@ -40,6 +40,7 @@ def _environment() -> Environment:
         count=format_count,
         time=format_time,
         figure=format_figure,
+        number=format_number,
         share=format_share,
         error=format_error,
     )
@@ -81,6 +82,12 @@ def format_time(at: datetime, *, short: bool = False) -> Markup:
 def format_figure(value: float) -> str:
     """Return a measured number with six digits at most."""
     return f"{value:.6g}"
+
+
+def format_number(value: float) -> str:
+    """Return a number as it is typed, with as many digits as it has."""
+    short = format_figure(value)
+    return short if float(short) == value else repr(value)
 
 
 def base_name(base: BaseModel | None, hint: str) -> str:

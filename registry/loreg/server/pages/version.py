@@ -23,6 +23,7 @@ from loreg.value import Value
 
 routes = APIRouter(include_in_schema=False, route_class=PageRoute)
 _MAX_EDGES = 100
+_MAX_LABELS = 50
 _MAX_WORST = 12  # modules
 _MAX_RECIPE = 20_000  # characters
 _ROUNDING = 1e-12
@@ -49,6 +50,8 @@ class VersionView(Value, frozen=True):
     certificate: CertificateView | None
     parents: tuple[LineageEdge, ...]
     children: tuple[LineageEdge, ...]
+    max_edges: int = _MAX_EDGES
+    max_labels: int = _MAX_LABELS
 
 
 class InsideView(Value, frozen=True):
@@ -68,10 +71,10 @@ async def version(request: Request, namespace: str, name: str, number: str) -> R
     details, parents, children = await visitor.backend.run(_read_version, ref)
     view = VersionView(
         details=details,
-        snippets=snippets(details.version, visitor.server),
+        snippets=snippets(details.version, visitor.endpoint),
         certificate=_view_certificate(details.provenance) if details.provenance else None,
-        parents=parents[:_MAX_EDGES],
-        children=children[:_MAX_EDGES],
+        parents=parents,
+        children=children,
     )
     return page(
         visitor,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import msgspec
 from fastapi import Request, Response
@@ -71,11 +72,27 @@ class Visitor:
         return self.request.url.path + (f"?{query}" if query else "")
 
     @property
+    def page_location(self) -> str:
+        """The same of the page that a part is asked for, and ``/`` where a form was sent."""
+        headers = self.request.headers
+        if self.request.method != "GET":
+            return "/"
+        if "HX-Request" not in headers or "HX-Boosted" in headers:
+            return self.location
+        url = urlsplit(headers.get("HX-Current-URL", ""))
+        return sessions.local_path(f"{url.path}?{url.query}" if url.query else url.path)
+
+    @property
     def server(self) -> str:
         """The URL of this server, as the visitor reaches it."""
         host = self.request.headers.get("Host", "localhost")
         is_plain = all(character.isalnum() or character in ".:-[]" for character in host)
         return f"{'https' if sessions.is_https(self.request) else 'http'}://{host if is_plain else 'localhost'}"
+
+    @property
+    def endpoint(self) -> str:
+        """The URL that programs reach the registry by; empty where the pages are shown to one person alone."""
+        return "" if self.service.local_session is not None else self.server
 
 
 async def get_visitor(request: Request) -> Visitor:
@@ -149,8 +166,9 @@ def _comes_without_cookie(request: Request) -> bool:
 
 
 def wants_page(request: Request) -> bool:
-    """Return whether an error is answered to a person: to a browser that has not asked for JSON."""
-    return "text/html" in request.headers.get("Accept", "") and request.query_params.get("format") != "json"
+    """Return whether an error is answered to a person: to a browser, or in a part of a page, if not as JSON."""
+    is_person = "text/html" in request.headers.get("Accept", "") or "HX-Request" in request.headers
+    return is_person and request.query_params.get("format") != "json"
 
 
 def error_page(

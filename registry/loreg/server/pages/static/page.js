@@ -1,4 +1,5 @@
-// Copy buttons beside commands, and sliders. Without JavaScript commands can be selected, and numbers typed.
+// Copy buttons beside commands, sliders, and what is said where a part of a page could not be had. Without JavaScript
+// commands can be selected, and numbers typed.
 "use strict";
 
 function addCopyButtons(root) {
@@ -9,8 +10,14 @@ function addCopyButtons(root) {
     button.className = "copy";
     button.textContent = "Copy";
     button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(block.querySelector("code").textContent);
-      button.textContent = "Copied";
+      const code = block.querySelector("code");
+      try {
+        await navigator.clipboard.writeText(code.textContent);
+        button.textContent = "Copied";
+      } catch { // the reader has forbidden it
+        getSelection().selectAllChildren(code);
+        button.textContent = "Selected";
+      }
       setTimeout(() => { button.textContent = "Copy"; }, 1500);
     });
     block.append(button);
@@ -53,3 +60,31 @@ function tieBounds(root) {
 }
 tieBounds(document);
 document.addEventListener("htmx:afterSettle", () => tieBounds(document));
+
+// A part that comes later has no title for the page. What is refused is said where the answer would stand; what only
+// failed is asked again where it is asked for again and again.
+function isRepeated({ elt, target }) {
+  return elt === target && (elt.getAttribute("hx-trigger") || "").startsWith("every");
+}
+document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  const { boosted, requestConfig, xhr } = detail;
+  if (!boosted) detail.ignoreTitle = true;
+  if (xhr.status < 400 || (xhr.status >= 500 && isRepeated(requestConfig))) return;
+  Object.assign(detail, { shouldSwap: true, isError: false });
+  if (boosted) return;
+  detail.selectOverride = ".error";
+  detail.swapOverride = requestConfig.elt === detail.target ? "outerHTML" : "innerHTML";
+});
+document.addEventListener("htmx:sendError", ({ detail: { boosted, pathInfo, requestConfig, target } }) => {
+  if (boosted) location.assign(pathInfo.finalRequestPath); // the browser says why
+  else if (!isRepeated(requestConfig)) {
+    const notice = document.createElement("p");
+    notice.className = "notice bad";
+    notice.textContent = "The server does not answer.";
+    target.replaceChildren(notice);
+  }
+});
+// Figures of other numbers than those in the form are not shown as if they were of these.
+document.addEventListener("htmx:validation:halted", ({ target }) => {
+  document.querySelector(target.getAttribute("hx-target"))?.classList.add("stale");
+});

@@ -106,6 +106,7 @@ def measure_pages(url: str) -> None:
         "a version": lambda drawn: drawn.choice(versions),
         "a lineage": lambda drawn: drawn.choice(versions) + "/lineage",
         "/bases": lambda drawn: "/bases",
+        "/checks": lambda drawn: "/checks",
         "/audit": lambda drawn: "/audit",
         "/deployments": lambda drawn: "/deployments",
     }

@@ -48,6 +48,18 @@ def test_a_rule_leads_to_the_versions_that_break_it(odd: Site, someone: Someone)
     page.get_by_role("heading", name="odd v1").wait_for()
 
 
+def test_of_many_versions_the_newest_are_looked_at_and_the_page_says_so(odd: Site, monkeypatch: pytest.MonkeyPatch):
+    """The newest is ``other/odd``, the one before it ``team/odd``."""
+    with odd.visit("root") as client:
+        whole = client.get("/checks").text
+        monkeypatch.setattr("loreg.catalog.shortcomings.MAX_COUNTED", 1)
+        text = client.get("/checks").text
+    links = [set(re.findall(r"/checks\?code=LR009(?:&amp;|&#38;)namespace=(\w+)", page)) for page in (whole, text)]
+    assert links == [{"team", "other"}, {"other"}]
+    assert "newest" not in whole
+    assert text.count("Of the newest 1 version that is not yanked") == 2
+
+
 def test_what_is_missing_is_counted_and_listed(odd: Site):
     """Of each kind as many as an independent look at every version says."""
     registry = odd.behind

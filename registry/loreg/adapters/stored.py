@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,15 +27,13 @@ def read_stored_structure(
     """
     config, weights = files[CONFIG_NAME], files[WEIGHTS_NAME]
 
-    def read_part(start: int, size: int) -> bytes:
-        return store.read_part(weights.sha256, start, size) if copy is None else _read_part_of(copy, start, size)
-
     content = store.read(config.sha256, config.size)
-    structure = read_remote_structure(Path(ref), content, weights.size, read_part)
-    return structure if copy is None else replace(structure, weights=copy)
+    if copy is None:
+        return read_remote_structure(Path(ref), content, weights.size, partial(store.read_part, weights.sha256))
+    with copy.open("rb") as stream:
 
+        def read_part(start: int, size: int) -> bytes:
+            stream.seek(start)
+            return stream.read(size)
 
-def _read_part_of(path: Path, start: int, size: int) -> bytes:
-    with path.open("rb") as stream:
-        stream.seek(start)
-        return stream.read(size)
+        return replace(read_remote_structure(Path(ref), content, weights.size, read_part), weights=copy)

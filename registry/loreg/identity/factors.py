@@ -77,7 +77,7 @@ def open_factors(structure: AdapterStructure) -> Iterator[FactorFile]:
 
 def singular_values(factors: Factors) -> Array:
     """Return the singular values (E, k) of the deltas, from the triangles of two QR decompositions."""
-    left, right = factors.scale * factors.b, factors.a.swapaxes(1, 2)
-    cores: Any = np.linalg.qr(left)[1] @ np.linalg.qr(right)[1].swapaxes(1, 2)
-    values: Array = np.linalg.svd(cores, compute_uv=False)
+    left: Any = np.linalg.qr(factors.scale * factors.b, mode="r")
+    right: Any = np.linalg.qr(factors.a.swapaxes(1, 2), mode="r")
+    values: Array = np.linalg.svd(left @ right.swapaxes(1, 2), compute_uv=False)
     return values

@@ -136,7 +136,7 @@ from loreg.local.token_secrets import digest_secret, new_secret
 from loreg.local.tokens import refuse_last_administrator, refuse_taken_name, validate_expiry, validate_name
 from loreg.manifest import File, Manifest
 from loreg.parsing import parse_reason, parse_unit, parse_word, validate_canary, validate_metric, validate_rollback
-from loreg.refs import ALL_ADAPTERS, AdapterName, AdapterPattern, Ref
+from loreg.refs import AdapterName, AdapterPattern, Ref
 from loreg.selectors import Selector
 from loreg.settings import RETENTION
 from loreg.storage import AcceptedUpload, BlobStore, BlobTransfer
@@ -239,11 +239,9 @@ class LocalBackend(Backend):
             return self._recent(tx, ("findings", pattern), lambda: count_findings(tx, pattern))
 
     def count_rules(self) -> tuple[FindingCount, ...]:
-        """Return the counts of findings without those of what was checked, which take longer; for pages."""
-        from loreg.catalog.facts import count_findings
-
+        """Return which findings the newest versions have, by code and namespace; for pages."""
         with self.catalog.read(self._access) as tx:
-            return self._recent(tx, ("rules",), lambda: count_findings(tx, ALL_ADAPTERS))
+            return self._recent(tx, ("rules",), lambda: shortcomings.count_rules(tx))
 
     def list_with_finding(
         self, code: str, namespace: str | None, limit: int, cursor: str | None

@@ -54,7 +54,7 @@ class RuleRow(Value, frozen=True):
 
 
 class ChecksView(Value, frozen=True):
-    """What the page shows of all versions.
+    """What the page shows of the newest versions.
 
     ``lacking`` is what of the ``missing`` there is: what it is, how many versions lack it, and by namespace.
     """

@@ -108,9 +108,9 @@ def test_the_command_refuses_weights_that_cannot_be_squared_in_one_line(
 def test_a_bound_keeps_its_digits_and_the_name_of_its_dataset(endpoint: str, someone: Someone, deployment: Deployment):
     page = someone(endpoint).go("/?metric=accuracy>=0.123456789012@squad_v2.0:dev&all_versions=1")
     command = page.locator(".command code").inner_text()
-    found = command_line(deployment.environment)(*shlex.split(command)[1:], "--format", "quiet").stdout.split()
+    refs = command_line(deployment.environment)(*shlex.split(command)[1:], "--format", "quiet").stdout.split()
     shown = [box.get_attribute("value") for box in page.get_by_role("checkbox").all()]
-    assert [ref.partition("@")[0] for ref in found] == shown == ["lab/measured:v1"]
+    assert [ref.partition("@")[0] for ref in refs] == shown == ["lab/measured:v1"]
     page = someone(endpoint).go("/?metric=accuracy>=0.123456789012&all_versions=1")
     expect(page.get_by_label("Bound")).to_have_value("0.123456789012")
 

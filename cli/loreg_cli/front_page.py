@@ -22,7 +22,8 @@ All commands: loreg --help. One of them: loreg push --help."""
 GROUPS = {
     "Store and fetch": ("import", "push", "pull", "ls", "tag", "untag", "metric", "yank", "unyank"),
     "Find and understand": (
-        "search", "tasks", "bases", "show", "spectra", "log", "lineage", "diff", "compare", "identify", "check", "open",
+        "search", "tasks", "bases", "show", "spectra", "log", "lineage", "diff", "compare", "identify", "check",
+        "findings", "open",
     ),
     "Combine": ("merge", "k-merge", "sweep", "methods", "rerank", "reproduce", "extract", "bake"),
     "Serve": ("ui", "serve", "worker", "job", "sync", "deployments", "export"),
@@ -33,9 +34,12 @@ GROUPS = {
 }  # fmt: skip
 #: The groups that most people need rarely: a line each, of names alone.
 _RARE = ("Serve", "Keep", "Administer")
-_WIDTH = len("merge, k-merge")
+_WIDTH = len("check, findings")
 #: What belongs to a command stands in its line.
-_PAIRS = {"show": "spectra", "tag": "untag", "yank": "unyank", "tasks": "bases", "merge": "k-merge", "sweep": "methods"}
+_PAIRS = {
+    "check": "findings", "show": "spectra", "tag": "untag", "yank": "unyank", "tasks": "bases", "merge": "k-merge",
+    "sweep": "methods",
+}  # fmt: skip
 
 
 def write_commands(formatter: click.HelpFormatter, summaries: Mapping[str, str]) -> None:

@@ -30,6 +30,7 @@ _SUMMARIES = {
     "events": "List who did what, the newest first, or as it is done.",
     "export": "Write an adapter as one server takes it.",
     "extract": "Take an adapter out of a fine-tuned model.",
+    "findings": "Count the versions that break a rule, by namespace.",
     "gc": "Remove what nothing refers to, and what nobody needs.",
     "identify": "Say what a file is: the same, scaled, merged, trained on.",
     "import": "Bring in the adapters of training runs, a plan first.",

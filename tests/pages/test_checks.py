@@ -48,6 +48,16 @@ def test_a_rule_leads_to_the_versions_that_break_it(odd: Site, someone: Someone)
     page.get_by_role("heading", name="odd v1").wait_for()
 
 
+def test_beside_the_page_stand_its_command_and_the_lists_as_json(odd: Site):
+    with odd.visit("root") as client:
+        assert "loreg findings" in client.get("/checks").text
+        listed = client.get("/checks?code=LR009&format=json").json()
+        assert [row["ref"] for row in listed["items"]] == ["other/odd:v1", "team/odd:v1"]
+        assert "/checks?code=LR009&amp;format=json" in client.get("/checks?code=LR009").text.replace("&#38;", "&amp;")
+        bare = client.get("/checks?missing=metric&format=json").json()
+        assert {"other/odd:v1", "team/odd:v1"} <= {row["ref"] for row in bare["items"]}
+
+
 def test_of_many_versions_the_newest_are_looked_at_and_the_page_says_so(odd: Site, monkeypatch: pytest.MonkeyPatch):
     """The newest is ``other/odd``, the one before it ``team/odd``."""
     with odd.visit("root") as client:

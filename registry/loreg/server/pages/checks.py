@@ -118,6 +118,7 @@ async def checks(request: Request) -> Response:
             lacking=tuple(_group_missing(missing_counts)),
             more_path=with_query(CHECKS, [("more", "1")]),
         ),
+        command=command("findings"),
         api="/api/v1/findings",
         document=await visitor.backend.count_findings(ALL_ADAPTERS) if is_json else (),
     )
@@ -173,7 +174,7 @@ async def _show_flagged(visitor: Visitor, code: str, missing: str, namespace: st
         namespace=namespace,
         next_path=with_query(CHECKS, [*pairs, ("cursor", listed.cursor)]) if listed.cursor else "",
     )
-    return page(visitor, "flagged.html", title=title, view=view, command=text)
+    return page(visitor, "flagged.html", title=title, view=view, command=text, document=listed)
 
 
 def _parse_kind(text: str) -> MissingKind:

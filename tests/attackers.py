@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ from live_server import live_server
 from loreg.registry import Registry, connect
 
 TIMEOUT = 60.0  # seconds until a test gives up; nothing is expected to take so long
+
+
+def without_convertors(path: str) -> str:
+    """Return ``/{repository}/resolve`` for ``/{repository:path}/resolve``, which ``str.format`` fills in."""
+    return re.sub(r":\w+\}", "}", path)
 
 
 @dataclass(frozen=True)

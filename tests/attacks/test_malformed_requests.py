@@ -14,7 +14,7 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from attackers import Attacked, attacked, status_of
+from attackers import Attacked, attacked, status_of, without_convertors
 from deployments import SCIENCE
 from loreg.catalog import jobs
 from loreg.entities import Access
@@ -26,7 +26,7 @@ from loreg.server.routes import jobs as jobs_routes
 
 ROOMS = (versions, bases, blobs, administration, jobs_routes, lorax, hub_write, hub_read)
 ROUTES = [
-    (method, route.path.replace(":path}", "}"))
+    (method, without_convertors(route.path))
     for room in ROOMS
     for route in room.routes.routes
     if isinstance(route, Route) and route.methods
